@@ -1,0 +1,57 @@
+# Earshot. `make export` and `make test` are all a newcomer needs; each sets up .venv by itself.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+PY := .venv/bin/python
+MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
+RECIPE ?= base
+SYSTEM := portaudio19-dev pulseaudio pulseaudio-utils libasound2-plugins espeak-ng flite wamerican-small
+
+.PHONY: help export test train data demo evaluate system clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make export                 export every shipped checkpoint into dist/"
+	@echo "make test                   lint, type check, test (EARSHOT_DATA=folder adds the tests on real recordings)"
+	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
+	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
+	@echo "make evaluate BUNDLE=dist/happy-base   false accepts, misses, DET; data from EARSHOT_DATA"
+	@echo "make demo WAV=file.wav      picture of level, mel and score, events marked (BUNDLE=dist/happy-base)"
+	@echo "make clean                  remove .venv and dist"
+
+export: .venv/ready
+	$(PY) -m export $(MODELS) --out dist
+
+test: .venv/ready
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest
+
+train: .venv/ready
+	$(PY) -m training.train $(RECIPE) $(if $(KEYWORD),--keyword $(KEYWORD)) $(if $(SEED),--seed $(SEED))
+
+data: .venv/ready
+	$(PY) -m training.download $(if $(VERSION),--version $(VERSION))
+
+evaluate: .venv/ready
+	$(PY) -m edge_demo.evaluate $(BUNDLE)
+
+demo: .venv/ready
+	$(PY) -m edge_demo.demo $(WAV) $(if $(BUNDLE),--bundle $(BUNDLE))
+
+# PyAudio is built on this machine and needs PortAudio's header. Without it everything but the microphone works.
+.venv/ready: requirements.txt | system
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --upgrade pip
+	if echo '#include <portaudio.h>' | cc -E - >/dev/null 2>&1; then cat requirements.txt; \
+	else grep -v '^pyaudio' requirements.txt; fi > .venv/wanted.txt
+	$(PY) -m pip install --quiet --requirement .venv/wanted.txt
+	touch $@
+
+system:
+	@if echo '#include <portaudio.h>' | cc -E - >/dev/null 2>&1 && command -v pulseaudio espeak-ng flite >/dev/null && test -e /usr/share/dict/american-english-small; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM) >/dev/null; \
+	else echo "for the microphone and its test: sudo apt-get install $(SYSTEM)"; fi
+
+clean:
+	rm -rf .venv dist
