@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from training.crnn import CRNN, Size, log_odds, n_parameters
+
+SEED_KEYS = (
+    {f"conv.0.{k}" for k in ("weight", "bias")}
+    | {f"gru.{k}_l{i}" for k in ("weight_ih", "weight_hh", "bias_ih", "bias_hh") for i in (0, 1)}
+    | {f"attention.energy.{i}.{k}" for i in (0, 2) for k in ("weight", "bias")}
+    | {f"classifier.{k}" for k in ("weight", "bias")}
+)
+SIZES = [
+    Size(),
+    Size(channels=4, kernel=(15, 5), hidden=21),
+    Size(channels=2, kernel=(11, 20), stride=(7, 8), hidden=14, layers=1, window=24),
+    Size(channels=2, hidden=6, keywords=3, window=1),
+]
+
+
+@pytest.mark.parametrize(
+    "size, parameters",
+    [
+        (Size(), 70_443),
+        (Size(hidden=32), 25_387),
+        (Size(channels=2, kernel=(11, 20), stride=(7, 8), hidden=14, layers=1), 1_789),
+    ],
+)
+def test_has_the_seeds_parameter_counts(size, parameters):
+    assert n_parameters(CRNN(size)) == parameters
+
+
+def test_state_dict_has_the_seeds_names():
+    assert set(CRNN(Size()).state_dict()) == SEED_KEYS
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pieces_of_any_length_make_the_whole(size):
+    torch.manual_seed(0)
+    model = CRNN(size).eval()
+    audio = torch.randn(2, 30 * size.hop_samples) * 0.05
+    with torch.no_grad():
+        whole, end = model(audio, model.zero_state(2))
+        state, pieces, place = model.zero_state(2), [], 0
+        for hops in (1, 1, 5, 2, 21):
+            output, state = model(audio[:, place : place + hops * size.hop_samples], state)
+            pieces.append(output.logits)
+            place += hops * size.hop_samples
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole.logits, rtol=0, atol=1e-5)
+    for got, wanted in zip(state, end, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_is_a_softmax_over_the_last_hops_that_were_heard():
+    """The ring of weights and votes says what the seeds' attention says: softmax over hidden vectors, then classify."""
+    torch.manual_seed(1)
+    model = CRNN(Size(hidden=8, window=5)).eval()
+    with torch.no_grad():
+        output, _ = model(torch.randn(1, 12 * 1280) * 0.1, model.zero_state())
+        for hop in range(12):
+            seen = slice(max(0, hop - 4), hop + 1)
+            alpha = torch.softmax(model.attention(output.hidden[0, seen]), dim=0)
+            logits = model.classifier((alpha * output.hidden[0, seen]).sum(0))
+            torch.testing.assert_close(output.logits[0, hop], logits, rtol=0, atol=1e-6)
+
+
+def test_score_of_one_keyword_is_the_softmax_of_two_classes():
+    logits = torch.randn(7, 2)
+    torch.testing.assert_close(log_odds(logits).sigmoid()[:, 0], logits.softmax(-1)[:, 1])

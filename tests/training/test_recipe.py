@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from training import recipe
+
+MINIMAL = '[data]\nkeywords = ["happy"]\n'
+
+
+def test_every_shipped_recipe_is_valid():
+    for name in recipe.known():
+        recipe.read(Path(recipe.__file__).parent / "recipes" / f"{name}.toml")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (MINIMAL + "[model]\nchanels = 8\n", r"unknown key model\.chanels; did you mean model\.channels\?"),
+        (MINIMAL + "[modle]\n", r"unknown key modle; did you mean model\?"),
+        (MINIMAL + "[model]\nhidden = 6.5\n", r"model\.hidden must be int, not 6\.5"),
+        (MINIMAL + "[train]\nepochs = true\n", r"train\.epochs must be int"),
+        ("", "no keywords"),
+        ("[data\n", "not TOML"),
+    ],
+)
+def test_mistakes_are_named(text, message):
+    with pytest.raises(recipe.RecipeError, match=message):
+        recipe.parse(text)
+
+
+def test_keyword_and_seed_replace_the_recipes():
+    parsed = recipe.parse(MINIMAL, ["computer", "jarvis"], seed=7)
+    assert parsed.data.keywords == ("computer", "jarvis") and parsed.model.keywords == 2 and parsed.train.seed == 7
+
+
+def test_whole_numbers_serve_as_floats():
+    assert recipe.parse(MINIMAL + "[train]\nweight_decay = 0\n").train.weight_decay == 0.0
+
+
+def test_missing_file_lists_the_known_ones(tmp_path):
+    with pytest.raises(recipe.RecipeError, match="base"):
+        recipe.read(tmp_path / "none.toml")

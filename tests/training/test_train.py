@@ -1,0 +1,98 @@
+"""Training itself, as a user runs it: from the command line, on a tiny corpus."""
+
+import csv
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_windows import RECIPE
+
+from training import checkpoint
+
+COMMAND = [sys.executable, "-m", "training.train"]
+
+
+def train(folder, corpus, out, text=RECIPE, **options):
+    recipe = folder / f"{out}.toml"
+    recipe.write_text(text)
+    command = [*COMMAND, str(recipe), "--data", str(corpus), "--out", str(folder / out), "--workers", "0"]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, **options)
+
+
+def rows(folder) -> list[dict]:
+    with open(folder / "log.csv") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("train")
+
+
+@pytest.fixture(scope="module")
+def whole(folder, corpus):
+    done = train(folder, corpus, "whole")
+    assert done.returncode == 0, done.stderr
+    return folder / "whole"
+
+
+def test_leaves_checkpoint_and_log(whole):
+    model, info = checkpoint.load(whole)
+    assert info.keywords == ["happy"] and info.name == "whole" and info.refractory_hops > 0
+    assert 0 < info.thresholds[0] < 1 and info.recipe.model.hidden == 6 and not model.training
+    assert [row["epoch"] for row in rows(whole)] == ["1", "2"]
+
+
+def test_interrupted_training_ends_as_an_uninterrupted_one(folder, corpus, whole):
+    """Stopped after the first epoch, by the schedule of the same recipe with another end; then gone on with."""
+    out = folder / "halves"
+    code = (
+        "import sys; from training import train\n"
+        "log = train.Trainer.log\n"
+        "def stop(self, row, figures): log(self, row, figures); raise KeyboardInterrupt\n"
+        "train.Trainer.log = stop\n"
+        f"sys.argv = ['train', {str(folder / 'whole.toml')!r}, '--data', {str(corpus)!r}, '--out', {str(out)!r},"
+        " '--workers', '0']\n"
+        "sys.exit(train.main())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 130 and "run the same command again" in done.stderr
+    (folder / "halves.toml").write_text(RECIPE)
+    assert train(folder, corpus, "halves").returncode == 0
+    one, other = (checkpoint.load(path)[0].state_dict() for path in (whole, out))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [row["loss"] for row in rows(whole)] == [row["loss"] for row in rows(out)]
+
+
+def test_another_recipe_does_not_go_on(folder, corpus, whole):
+    done = train(folder, corpus, "whole", RECIPE.replace("hidden = 6", "hidden = 7"))
+    assert done.returncode == 2 and "another recipe" in done.stderr and "Traceback" not in done.stderr
+    (folder / "whole.toml").write_text(RECIPE)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["none"], "known recipes"),
+        (["base", "--data", "/nowhere"], "no such folder"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "other"])
+def test_broken_checkpoint_is_one_line(whole, tmp_path, damage):
+    content = (whole / "model.safetensors").read_bytes()
+    if damage == "cut":
+        (tmp_path / "model.safetensors").write_bytes(content[: len(content) // 2])
+    elif damage == "other":
+        (tmp_path / "model.safetensors").write_bytes(content.replace(b"hidden = 6", b"hidden = 5"))
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        checkpoint.load(tmp_path)
+    assert "\n" not in str(error.value) and "model.safetensors" in str(error.value)

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from training import augment, data, recipe, windows
+from training.windows import IGNORED, NEGATIVE, POSITIVE
+
+RECIPE = """
+[data]
+keywords = ["happy"]
+synthetic = 0
+rooms = 2
+[model]
+channels = 2
+hidden = 6
+layers = 1
+[train]
+epochs = 2
+windows = 32
+pool = 48
+batch = 16
+hops = 20
+"""
+
+
+@pytest.fixture(autouse=True)
+def few_hums(monkeypatch):
+    monkeypatch.setattr(windows, "HUMS", 2)
+
+
+def test_windows_are_the_same_whoever_makes_them(corpus, tmp_path):
+    wanted = recipe.parse(RECIPE)
+    alone = windows.Windows(corpus, wanted, 0, tmp_path / "a")
+    together = windows.Windows(corpus, wanted, 2, tmp_path / "b")
+    np.testing.assert_array_equal(alone.frames, together.frames)
+    np.testing.assert_array_equal(alone.words, together.words)
+    assert all(torch.equal(one, other) for one, other in zip(alone[7, 3][1:], together[7, 3][1:], strict=True))
+    assert np.isfinite(alone.frames).all() and (alone.frames >= 0).all()
+    assert {-1, 0} == set(alone.words[:, 1])  # some with the keyword, some without
+
+
+def test_what_is_kept_is_not_made_again(corpus, tmp_path, monkeypatch):
+    windows.Windows(corpus, recipe.parse(RECIPE), 0, tmp_path)
+    monkeypatch.setattr(windows, "read", lambda *_: pytest.fail("recordings were read again"))
+    windows.Windows(corpus, recipe.parse(RECIPE), 0, tmp_path)
+
+
+def test_keyword_is_where_the_targets_say(corpus):
+    """Composed without noise, the tone of the keyword sounds between start and end and nowhere else."""
+    sources = windows.read(windows.find(corpus, recipe.parse(RECIPE)), 2)
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        word, start, end = windows.keyword_clip(sources.keywords[0][0], rng, 40_000)
+        levels = data.frame_levels(word)
+        loud = np.flatnonzero(levels > levels.max() / 10)
+        assert start - 640 <= loud[0] * 320 and (loud[-1] + 1) * 320 <= end + 640
+
+
+def test_labels_around_a_word():
+    targets = np.zeros(40, np.int64)
+    windows.label(targets, 12_800, 20_480, 1280, 10)  # hops end every 1280 samples; the word ends with hop 15
+    first, last = np.flatnonzero(targets == POSITIVE)[[0, -1]]
+    assert (first + 1) * 1280 >= 12_800 + 0.6 * 7680 and (last + 1) * 1280 <= 20_480 + 0.3 * 16_000
+    assert (targets[:11] == NEGATIVE).all() and targets[last + 1] == IGNORED and targets[15 + 10] == NEGATIVE
+
+
+def test_each_pass_sees_every_window_once():
+    wanted = recipe.parse(RECIPE + "hard = 0.0\n")  # 3 epochs of 32 are two passes through 48
+    seen = [index for epoch in range(3) for index, _ in windows.Order(wanted, epoch, np.ones(48))]
+    assert sorted(seen[:48]) == sorted(seen[48:]) == list(range(48)) and seen[:48] != seen[48:]
+
+
+def test_hard_windows_come_more_often_once_all_were_seen():
+    wanted = recipe.parse(RECIPE + "hard = 0.5\n")
+    alarm = np.full(48, 1e-4)
+    alarm[5] = 1.0
+    first = [index for index, _ in windows.Order(wanted, 0, alarm)]
+    later = [index for index, _ in windows.Order(wanted, 2, alarm)]
+    assert first.count(5) <= 1 and later.count(5) >= 8 and len(set(later)) > 8
+
+
+def test_validation_and_test_clips_are_not_trained_on(corpus):
+    clips = windows.find(corpus, recipe.parse(RECIPE))
+    used = [*clips.keywords[0], *clips.words, *clips.speech, *clips.noise]
+    assert {c.split for c in used} == {"training"} and len(clips.keywords[0]) == 6 and len(clips.words) == 12
+    assert not any("continuous" in c.path.as_posix() for c in used)
+
+
+def test_unknown_keyword_is_one_line(corpus):
+    with pytest.raises(data.DataError, match="no training clips of 'sheila'"):
+        windows.find(corpus, recipe.parse(RECIPE, ["sheila"]))
+
+
+def test_rooms_keep_time_and_level():
+    speech = np.zeros(16_000, np.float32)
+    speech[4000:8000] = np.random.default_rng(0).normal(0, 0.1, 4000)
+    for response in augment.room_responses(4, seed=1):
+        wet = augment.in_room(speech, response)
+        assert len(wet) == len(speech) and np.isfinite(wet).all()
+        levels = data.frame_levels(wet)
+        assert (levels[:12] < levels.max() * 1e-3).all() and levels[13] > levels.max() * 1e-2
+        assert 0.2 < data.speech_level(wet) / data.speech_level(speech) < 5
+
+
+def test_speed_changes_length():
+    assert len(augment.change_speed(np.zeros(16_000, np.float32), 1.25)) == pytest.approx(12_800, abs=2)

@@ -1,0 +1,1 @@
+"""Recordings of a keyword → a checkpoint. Knows torch; knows nothing of export."""

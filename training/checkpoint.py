@@ -1,0 +1,100 @@
+"""Checkpoints: one safetensors file, weights as tensors, everything else as text in its metadata. No pickle."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from training import recipe as recipes
+from training.crnn import CRNN
+
+VERSION = "1"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used; the message is one line with the fix in it."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a checkpoint says of itself besides its weights."""
+
+    name: str  # the folder's: happy-base
+    keywords: list[str]
+    thresholds: list[float]  # the operating point, one for each keyword
+    refractory_hops: int
+    recipe: recipes.Recipe
+    recipe_text: str
+
+
+def load(path: str | Path) -> tuple[CRNN, Info]:
+    """A checkpoint folder, or its `model.safetensors` → the model in eval mode. Raises CheckpointError."""
+    path = Path(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        reason = "no such file" if not file.exists() else str(error).splitlines()[0]
+        raise CheckpointError(f"{file}: {reason}; a checkpoint is a folder made by `make train`") from None
+    if metadata.get("earshot_version") != VERSION:
+        raise CheckpointError(f"{file}: not an Earshot checkpoint of version {VERSION}; train it again")
+    try:
+        keywords = json.loads(metadata["keywords"])
+        recipe = recipes.parse(metadata["recipe"], keywords)
+        info = Info(
+            file.resolve().parent.name,
+            keywords,
+            json.loads(metadata["threshold"]),
+            int(metadata["refractory_hops"]),
+            recipe,
+            metadata["recipe"],
+        )
+        model = CRNN(recipe.model, recipe.train.dropout)
+        model.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError, recipes.RecipeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{file}: weights and recipe do not fit: {reason[:200]}") from None
+    return model.eval(), info
+
+
+def save(
+    path: str | Path,
+    tensors: dict[str, Tensor],
+    recipe_text: str,
+    keywords: list[str],
+    thresholds: list[float],
+    refractory_hops: int,
+) -> None:
+    """Write a checkpoint folder, atomically."""
+    metadata = {
+        "earshot_version": VERSION,
+        "recipe": recipe_text,
+        "keywords": json.dumps(keywords),
+        "threshold": json.dumps(thresholds),
+        "refractory_hops": str(refractory_hops),
+    }
+    write_atomically(Path(path) / "model.safetensors", to_bytes(contiguous(tensors), metadata))
+
+
+def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """All of it or none: a crash, a full disk or a power cut leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

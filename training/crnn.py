@@ -1,0 +1,143 @@
+"""The model family: one streaming CRNN with attention; its sizes are data (`[model]` in a recipe).
+
+Convolution over mel × time, a GRU, attention over the last W hops, a linear classifier. With the default sizes it is
+the CRNN of both seed projects (70 443 parameters; after Arik et al. 2017, "Convolutional Recurrent Neural Networks for
+Small-Footprint Keyword Spotting", and Shan et al. 2018, "Attention-based End-to-End Models for Small-Footprint Keyword
+Spotting"), and its parameters bear the names of the seeds' state dicts.
+
+Two observations make it stream cheaply. The classifier is linear, so it commutes with the attention's average: what
+must be remembered of a hop is its attention weight and its weighted class values, not its hidden vector. And softmax
+needs no maximum subtracted when the energies are bounded, as v·tanh(…) is: an empty slot of the ring is then simply
+a weight of zero.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.features import FRAME_STEP, N_MELS, TAIL, LogMel
+
+
+@dataclass(frozen=True)
+class Size:
+    """All that decides the shape of a model."""
+
+    channels: int = 8  # of the convolution
+    kernel: tuple[int, int] = (5, 20)  # mel × frames
+    stride: tuple[int, int] = (2, 8)  # mel × frames; the second is the hop: 8 frames are 80 ms
+    hidden: int = 64  # units of each GRU layer
+    layers: int = 2
+    window: int = 16  # hops that the attention sees: 16 × 80 ms = 1.28 s
+    keywords: int = 1
+    centre: float = 12.0  # the convolution reads (frames - centre) / scale
+    scale: float = 6.0
+
+    @property
+    def hop_samples(self) -> int:
+        return self.stride[1] * FRAME_STEP
+
+    @property
+    def context(self) -> int:
+        """Frames before a hop that the convolution still needs."""
+        return max(0, self.kernel[1] - self.stride[1])
+
+    @property
+    def bands(self) -> int:
+        """Outputs of the convolution along the mel axis."""
+        return (N_MELS - self.kernel[0]) // self.stride[0] + 1
+
+
+class State(NamedTuple):
+    """All that a stream remembers between two calls; zeros are the state of a stream that has heard nothing."""
+
+    tail: Tensor  # (batch, 240) audio
+    context: Tensor  # (batch, context, 40) log-mel frames above the floor
+    hidden: Tensor  # (layers, batch, hidden) of the GRU
+    ring: Tensor  # (batch, window - 1, 1 + classes): attention weight, then weight × class values, of each hop
+
+
+class Attention(nn.Module):
+    """Energy v·tanh(W h + b) of a hop, Bahdanau et al. 2015 with the query left out."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, hidden) → energies (…, 1)"""
+        return self.energy(hidden)
+
+
+class Output(NamedTuple):
+    """What the model says of each hop."""
+
+    logits: Tensor  # (batch, hops, 1 + keywords): "none of them", then each keyword
+    energies: Tensor  # (batch, hops) of the attention, for attention distillation
+    hidden: Tensor  # (batch, hops, hidden) of the last GRU layer
+
+
+class CRNN(nn.Module):
+    def __init__(self, size: Size, dropout: float = 0.1):
+        super().__init__()
+        self.size = size
+        self.features = LogMel()
+        self.conv = nn.Sequential(nn.Conv2d(1, size.channels, size.kernel, size.stride))
+        self.gru = nn.GRU(
+            size.channels * size.bands,
+            size.hidden,
+            size.layers,
+            batch_first=True,
+            dropout=dropout if size.layers > 1 else 0.0,
+        )
+        self.attention = Attention(size.hidden)
+        self.classifier = nn.Linear(size.hidden, 1 + size.keywords)
+
+    def zero_state(self, batch: int = 1) -> State:
+        size, like = self.size, self.classifier.weight
+        return State(
+            like.new_zeros(batch, TAIL),
+            like.new_zeros(batch, size.context, N_MELS),
+            like.new_zeros(size.layers, batch, size.hidden),
+            like.new_zeros(batch, size.window - 1, 2 + size.keywords),
+        )
+
+    def forward(self, audio: Tensor, state: State) -> tuple[Output, State]:
+        """audio: (batch, hops · hop_samples), 16 kHz, −1…1. Any number of hops: one call over a recording gives what
+        calls over its pieces give, each going on from the state that the call before it returned."""
+        frames, tail = self.features(audio, state.tail)
+        output, (context, hidden, ring) = self.classify(frames, state)
+        return output, State(tail, context, hidden, ring)
+
+    def classify(self, frames: Tensor, state: State) -> tuple[Output, tuple[Tensor, Tensor, Tensor]]:
+        """The network proper, without its front end. frames: (batch, hops · frames per hop, 40)."""
+        size = self.size
+        frames = torch.cat([state.context, frames], dim=1)
+        context = frames[:, frames.shape[1] - size.context :]
+        frames = frames[:, max(0, size.stride[1] - size.kernel[1]) :]  # a kernel shorter than a hop reads its end
+        scaled = (frames.transpose(1, 2).unsqueeze(1) - size.centre) / size.scale
+        columns = self.conv(scaled).flatten(1, 2).transpose(1, 2)  # (batch, hops, channels · bands)
+        hidden, memory = self.gru(columns, state.hidden)
+        energies = self.attention(hidden)
+        weight = energies.exp()
+        ring = torch.cat([state.ring, torch.cat([weight, weight * self.votes(hidden)], dim=2)], dim=1)
+        sums = ring.unfold(1, size.window, 1).sum(-1)  # over the last W hops
+        logits = sums[..., 1:] / sums[..., :1] + self.classifier.bias
+        return Output(logits, energies[..., 0], hidden), (context, memory, ring[:, ring.shape[1] - size.window + 1 :])
+
+    def votes(self, hidden: Tensor) -> Tensor:
+        """What one hop alone would say, without the bias: (…, hidden) → (…, 1 + keywords)."""
+        return hidden @ self.classifier.weight.T
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """Class logits (…, 1 + keywords) → each keyword against "none of them" (…, keywords).
+
+    Their sigmoids are the scores. For one keyword that is the softmax of the two classes.
+    """
+    return logits[..., 1:] - logits[..., :1]
+
+
+def n_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,115 @@
+"""A recipe: one TOML file per model that says everything about how it is made. Unknown keys are refused by name."""
+
+import difflib
+import tomllib
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from training.crnn import Size
+
+
+class RecipeError(Exception):
+    """A recipe that cannot be used; the message is one line and names the key."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Folders below EARSHOT_DATA; one that is missing is left out, and the training says so."""
+
+    keywords: tuple[str, ...]
+    words: tuple[str, ...] = ("speech_commands", "wake_words")  # folders of words, each a folder of clips
+    speech: tuple[str, ...] = ("read_speech", "other_words")  # negatives of any depth and length
+    noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
+    synthetic: int = 4000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
+    rooms: int = 400  # simulated, for reverberation
+    continuous: tuple[str, ...] = ("continuous",)  # to choose epoch and threshold; never trained on
+
+
+@dataclass(frozen=True)
+class Schedule:
+    seed: int = 0
+    epochs: int = 32
+    windows: int = 16_384  # training windows in an epoch
+    pool: int = 131_072  # different windows, 3.4 GB on disk
+    hard: float = 0.3  # share of windows drawn for the false accepts in them, once the pool was seen
+    hops: int = 40  # of a window: 40 × 80 ms = 3.2 s
+    batch: int = 128  # windows of a step; each is the continuation of one stream
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.05  # share of the steps in which the learning rate rises
+    averaging: float = 0.996  # of the weights (EMA), per step; the average is what is validated and kept
+    fresh: float = 0.3  # share of windows that start from a zero state instead of the stream's own
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    data: Data
+    model: Size = field(default_factory=Size)
+    train: Schedule = field(default_factory=Schedule)
+
+
+def parse(text: str, keywords: list[str] | None = None, seed: int | None = None) -> Recipe:
+    """TOML text → Recipe, with its keywords or its seed replaced where given. Raises RecipeError."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"not TOML: {error}") from None
+    if keywords:
+        tables.setdefault("data", {})["keywords"] = keywords
+    if seed is not None:
+        tables.setdefault("train", {})["seed"] = seed
+    check_keys("", tables, Recipe)
+    data, model, train = (dict(tables.get(key, {})) for key in ("data", "model", "train"))
+    if not data.get("keywords"):
+        raise RecipeError("no keywords: set data.keywords or pass --keyword")
+    model.setdefault("keywords", len(data["keywords"]))
+    return Recipe(
+        build("data", Data, data),
+        build("model", Size, model),
+        build("train", Schedule, train),
+    )
+
+
+def read(path: Path, keywords: list[str] | None = None, seed: int | None = None) -> Recipe:
+    try:
+        return parse(path.read_text(), keywords, seed)
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}; known recipes: {', '.join(known())}") from None
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+
+
+def known() -> list[str]:
+    return sorted(p.stem for p in (Path(__file__).parent / "recipes").glob("*.toml"))
+
+
+# What a value must be, by the type of its default; keywords, which have none, are a tuple.
+KINDS: dict[type, type] = {int: int, float: float, tuple: tuple, type(MISSING): tuple}
+
+
+def build(name: str, kind: type, table: dict[str, Any]) -> Any:
+    check_keys(name + ".", table, kind)
+    table = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    for item in fields(kind):
+        if item.name not in table:
+            continue
+        value, wanted = table[item.name], KINDS[type(item.default)]
+        if wanted is float and isinstance(value, int):
+            table[item.name] = float(value)
+        elif not isinstance(value, wanted) or isinstance(value, bool):
+            raise RecipeError(f"{name}.{item.name} must be {wanted.__name__}, not {value!r}")
+    try:
+        return kind(**table)
+    except TypeError as error:
+        raise RecipeError(f"{name}: {error}") from None
+
+
+def check_keys(prefix: str, table: dict[str, Any], kind: type) -> None:
+    names = [item.name for item in fields(kind)]
+    for key in table:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(names)}"
+            raise RecipeError(f"unknown key {prefix}{key}; {hint}")

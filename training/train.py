@@ -1,0 +1,226 @@
+"""Train a model from a recipe:
+
+    EARSHOT_DATA=~/recordings python -m training.train base
+    EARSHOT_DATA=~/recordings python -m training.train base --keyword computer --seed 1
+
+leaves in runs/<keyword>-<recipe>-s<seed>/ the best checkpoint (model.safetensors), the state to go on from
+(last.safetensors) and one line per epoch (log.csv). Run it again to go on after an interruption: the result is the same
+as without one.
+"""
+
+import argparse
+import copy
+import csv
+import json
+import math
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from training import checkpoint, data, validation, windows
+from training import recipe as recipes
+from training.crnn import CRNN, State, log_odds, n_parameters
+from training.losses import streaming_loss
+from training.recipe import Recipe
+
+REFRACTORY_HOPS = 12  # 0.96 s: nobody says a keyword twice in a second
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to zero."""
+    warmup = max(1, int(recipe.train.warmup * steps))
+    if step < warmup:
+        return recipe.train.learning_rate * (step + 1) / warmup
+    return recipe.train.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def start_some_fresh(state: State, fresh: Tensor) -> State:
+    """Zero the states of the streams that `fresh` (batch,) marks: they have heard nothing yet."""
+    keep = (~fresh).float()
+    return State(
+        state.tail * keep[:, None],
+        state.context * keep[:, None, None],
+        state.hidden * keep[None, :, None],
+        state.ring * keep[:, None, None],
+    )
+
+
+class Trainer:
+    """Model, averaged model, optimizer and log of one run, and how they are kept on disk."""
+
+    def __init__(self, recipe: Recipe, recipe_text: str, folder: Path):
+        torch.manual_seed(recipe.train.seed)
+        self.recipe, self.recipe_text, self.folder = recipe, recipe_text, folder
+        self.model = CRNN(recipe.model, recipe.train.dropout)
+        self.average = copy.deepcopy(self.model).eval()
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay
+        )
+        self.epoch = 0
+        self.best = math.inf
+        self.rows: list[dict] = []
+        self.alarm = torch.zeros(recipe.train.pool)  # of each window: the highest score among its negative hops
+
+    def steps_per_epoch(self) -> int:
+        return self.recipe.train.windows // self.recipe.train.batch
+
+    def run_epoch(self, loader: DataLoader) -> float:
+        """One epoch; returns its mean loss."""
+        train, steps = self.recipe.train, self.steps_per_epoch()
+        torch.manual_seed(train.seed * 100_003 + self.epoch)  # dropout and fresh starts, as if never interrupted
+        self.model.train()
+        state, total = self.model.zero_state(train.batch), 0.0
+        bar = tqdm(loader, desc=f"epoch {self.epoch + 1}/{train.epochs}", unit="step", leave=False)
+        for step, (indices, frames, targets) in enumerate(bar):
+            rate = learning_rate(self.recipe, self.epoch * steps + step, train.epochs * steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            state = start_some_fresh(state, torch.rand(train.batch) < train.fresh)
+            output, (context, hidden, ring) = self.model.classify(frames, state)
+            odds = log_odds(output.logits).transpose(1, 2)
+            loss = streaming_loss(odds, output.energies, targets)
+            self.alarm[indices] = odds.detach().masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
+            self.optimizer.step()
+            state = State(state.tail, context.detach(), hidden.detach(), ring.detach())
+            with torch.no_grad():
+                for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                    decay = min(train.averaging, (self.epoch * steps + step + 1) / 100)
+                    kept.lerp_(new, 1 - decay)
+            total += loss.item()
+            bar.set_postfix(loss=f"{total / (step + 1):.4f}")
+        return total / steps
+
+    def log(self, row: dict, figures: validation.Figures) -> None:
+        """Keep the epoch's row, and its weights if they are the best so far."""
+        self.rows.append(row)
+        if figures.misses < self.best:
+            self.best = figures.misses
+            checkpoint.save(
+                self.folder,
+                self.average.state_dict(),
+                self.recipe_text,
+                list(self.recipe.data.keywords),
+                figures.thresholds,
+                REFRACTORY_HOPS,
+            )
+        self.epoch += 1
+        self.save()
+        with open(self.folder / "log.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, row.keys())
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def save(self) -> None:
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
+        tensors["alarm"] = self.alarm
+        metadata = {
+            "recipe": json.dumps(asdict(self.recipe)),
+            "progress": json.dumps({"epoch": self.epoch, "best": self.best, "rows": self.rows}),
+        }
+        checkpoint.write_atomically(
+            self.folder / "last.safetensors", to_bytes(checkpoint.contiguous(tensors), metadata)
+        )
+
+    def resume(self) -> None:
+        """Go on from last.safetensors if it is there. Raises CheckpointError if another recipe made it."""
+        path = self.folder / "last.safetensors"
+        if not path.exists():
+            return
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata["recipe"] != json.dumps(asdict(self.recipe)):
+            raise checkpoint.CheckpointError(f"{path} was made by another recipe; remove {self.folder} or pass --out")
+        progress = json.loads(metadata["progress"])
+        self.epoch, self.best, self.rows = progress["epoch"], progress["best"], progress["rows"]
+        self.model.load_state_dict(part(tensors, "model."))
+        self.average.load_state_dict(part(tensors, "average."))
+        self.alarm = tensors["alarm"]
+        state = self.optimizer.state_dict()
+        for name, tensor in part(tensors, "optimizer.").items():
+            index, key = name.split(".")
+            state["state"].setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict(state)
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: int) -> None:
+    trainer = Trainer(recipe, recipe_text, folder)
+    trainer.resume()
+    if trainer.epoch >= recipe.train.epochs:
+        print(f"{folder}: all {recipe.train.epochs} epochs are done")
+        return
+    held_out = validation.load(base, recipe, trainer.model)
+    dataset = windows.Windows(base, recipe, workers)
+    print(f"{folder}: {n_parameters(trainer.model)} parameters, {recipe.train.epochs} epochs", flush=True)
+    while trainer.epoch < recipe.train.epochs:
+        began = time.monotonic()
+        loader = DataLoader(
+            dataset,
+            recipe.train.batch,
+            sampler=windows.Order(recipe, trainer.epoch, trainer.alarm.numpy()),
+            num_workers=1,
+        )
+        loss = trainer.run_epoch(loader)
+        figures = validation.validate(trainer.average, held_out)
+        row = {
+            "epoch": trainer.epoch + 1,
+            "loss": round(loss, 5),
+            "misses": round(figures.misses, 5),
+            "one_minus_auroc": round(figures.one_minus_auroc, 6),
+            "frr": round(figures.frr, 5),
+            "threshold": " ".join(f"{t:.4f}" for t in figures.thresholds),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        trainer.log(row, figures)
+        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", help=f"a TOML file, or one of: {', '.join(recipes.known())}")
+    parser.add_argument("--keyword", action="append", help="instead of the recipe's; repeat for several in one model")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
+    parser.add_argument("--out", type=Path, help="default: runs/<keyword>-<recipe>-s<seed>")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make training windows (default: 2)")
+    args = parser.parse_args()
+    path = Path(args.recipe)
+    if path.suffix != ".toml":
+        path = Path(__file__).parent / "recipes" / f"{args.recipe}.toml"
+    try:
+        recipe = recipes.read(path, args.keyword, args.seed)
+        base = data.root(args.data)
+        keywords = "-".join(recipe.data.keywords)
+        folder = args.out or Path("runs") / f"{keywords}-{path.stem}-s{recipe.train.seed}"
+        train(recipe, path.read_text(), base, folder, args.workers)
+    except (recipes.RecipeError, data.DataError, checkpoint.CheckpointError) as error:
+        print(f"train: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

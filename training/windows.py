@@ -1,0 +1,290 @@
+"""Training windows: a few seconds of a life in which a keyword may be spoken, and where it was.
+
+A keyword stands anywhere in its window, after and before other speech, near-misses, pauses and noise; so a GRU state
+that has heard things is the rule and not the exception. Window number `i` is a function of the recordings and `i`
+alone: nothing depends on how many processes make them or where a training was interrupted.
+
+Making a window costs ten times what learning from it costs. So each is made once, and its features are kept below
+runs/windows/ for all epochs, seeds and recipes; a microphone's frequency response and masks are drawn anew each time.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from training import augment, data, synthesize
+from training.augment import decibels
+from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
+from training.recipe import Recipe
+
+VERSION = 2  # raise it when windows come out differently: what is kept of older ones is then left alone
+HUMS = 64  # pieces of stationary noise, ten seconds each
+NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Training recordings in memory, int16."""
+
+    keywords: list[list[np.ndarray]]  # for each keyword its clips
+    words: list[np.ndarray]  # clips of other words
+    speech: list[np.ndarray]  # longer negatives
+    noise: list[np.ndarray]
+    rooms: list[np.ndarray]
+    synthetic: list[np.ndarray]  # synthesised near-misses
+    hums: list[np.ndarray]  # stationary noise of unit level, float32
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Which recordings windows are made of."""
+
+    keywords: list[list[data.Clip]]
+    words: list[data.Clip]
+    speech: list[data.Clip]
+    noise: list[data.Clip]
+    synthetic: list[data.Clip]
+
+
+def find(base: Path, recipe: Recipe, split: str = "training") -> Clips:
+    """Raises DataError where a keyword has no clips."""
+    words = [c for c in data.find(base, recipe.data.words, words=True) if c.split == split]
+    speech = [c for c in data.find(base, recipe.data.speech) if c.split == split]
+    noise = [c for c in data.find(base, recipe.data.noise) if c.split == split]
+    spoken = recipe.data.keywords
+    for keyword in spoken:
+        if not any(c.word == keyword for c in words):
+            raise data.DataError(f"no {split} clips of {keyword!r} in {', '.join(recipe.data.words)} below {base}")
+    return Clips(
+        [[c for c in words if c.word == k] for k in spoken],
+        [c for c in words if c.word not in spoken],
+        [c for c in speech if not any(k in c.path.relative_to(base).as_posix() for k in spoken)],
+        noise,
+        [data.Clip(path, "", "training") for path in synthesize.utterances(spoken, recipe.data.synthetic)],
+    )
+
+
+def read(clips: Clips, rooms: int) -> Sources:
+    rng = np.random.default_rng(0)
+    return Sources(
+        [data.read_all(k, "keyword clips") for k in clips.keywords],
+        data.read_all(clips.words, "other words"),
+        data.read_all(clips.speech, "speech"),
+        data.read_all(clips.noise, "noise"),
+        augment.room_responses(rooms, seed=0),
+        data.read_all(clips.synthetic, "synthesised speech"),
+        [augment.coloured_noise(10 * SAMPLE_RATE, rng.uniform(-1, 7), rng) for _ in range(HUMS)],
+    )
+
+
+class Windows(Dataset):
+    """Item (i, draw) is (i, frames (hops · frames per hop, 40), targets (keywords, hops)), targets being NEGATIVE,
+    POSITIVE or IGNORED.
+
+    i: the window's number, below `recipe.train.pool`; draw: seeds the microphone and the masks.
+    """
+
+    def __init__(self, base: Path, recipe: Recipe, workers: int, folder: Path = Path("runs/windows")):
+        self.size, self.hops = recipe.model, recipe.train.hops
+        clips, pool = find(base, recipe), recipe.train.pool
+        kind = [VERSION, self.hops, self.size.hop_samples, recipe.data.keywords, recipe.data.rooms]
+        names = [c.path.as_posix() for cs in (*clips.keywords, *list(vars(clips).values())[1:]) for c in cs]
+        name = hashlib.sha256(json.dumps([kind, names]).encode()).hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        n_frames = self.hops * self.size.hop_samples // FRAME_STEP
+        self.frames = keep(folder / f"{name}.frames", np.float16, (pool, n_frames, N_MELS))
+        self.words = keep(folder / f"{name}.words", np.int32, (pool, 4))  # 1 once made, keyword or -1, start, end
+        missing = np.flatnonzero(self.words[:, 0] == 0)
+        if len(missing):
+            making = Making(self, read(clips, recipe.data.rooms), missing)
+            make(DataLoader(making, 64, num_workers=workers), len(missing))
+        self.frames = np.array(self.frames)  # into memory: from disk, single windows come a hundred times slower
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[int, torch.Tensor, torch.Tensor]:
+        index, draw = item
+        frames = self.frames[index].astype(np.float32)
+        targets = np.zeros((self.size.keywords, self.hops), np.int64)
+        _, keyword, start, end = self.words[index]
+        if keyword >= 0:
+            label(targets[keyword], start, end, self.size.hop_samples, self.size.window)
+        frames = augment.colour_and_mask(frames, np.random.default_rng([index, draw]))
+        return index, torch.from_numpy(frames), torch.from_numpy(targets)
+
+
+class Making(Dataset):
+    """Item k makes window `numbers[k]` and puts it in its place."""
+
+    def __init__(self, windows: Windows, sources: Sources, numbers: np.ndarray):
+        self.windows, self.sources, self.numbers = windows, sources, numbers
+        self.features = LogMel()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, k: int) -> int:
+        index, windows = int(self.numbers[k]), self.windows
+        samples = windows.hops * windows.size.hop_samples
+        audio, keyword, start, end = compose(self.sources, samples + TAIL, np.random.default_rng(index))
+        whole = torch.from_numpy(audio).unsqueeze(0)
+        frames, _ = self.features(whole[:, TAIL:], whole[:, :TAIL])
+        windows.frames[index] = frames[0].numpy()
+        windows.words[index] = [1, -1 if keyword is None else keyword, start - TAIL, end - TAIL]
+        return index
+
+
+def make(loader: DataLoader, n: int) -> None:
+    """On one thread a process: with more, an FFT rounds otherwise, and windows would not be the same everywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with tqdm(total=n, desc="making training windows", unit="window") as bar:
+        for made in loader:
+            bar.update(len(made))
+    torch.set_num_threads(threads)
+
+
+def keep(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
+    """An array on disk, zeros at first (a sparse file); it grows when a recipe wants more windows of the same kind."""
+    bytes_wanted = int(np.prod(shape)) * np.dtype(kind).itemsize
+    with open(path, "ab") as file:
+        if file.tell() < bytes_wanted:
+            file.truncate(bytes_wanted)
+    return np.memmap(path, kind, "r+", shape=shape)
+
+
+class Order(Sampler[tuple[int, int]]):
+    """Which windows an epoch sees: the pool in an order of its own for each seed and each pass through it; and, once
+    all of it was seen, for a share of the epoch those that the model itself still takes for a keyword (hard negatives).
+    """
+
+    def __init__(self, recipe: Recipe, epoch: int, alarm: np.ndarray):
+        """alarm: (pool,) the highest score that each window's negative hops had when it was last seen, 0…1."""
+        self.train, self.epoch, self.alarm = recipe.train, epoch, alarm
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        train, first = self.train, self.epoch * self.train.windows
+        rng = np.random.default_rng([train.seed, self.epoch])
+        hard, weights = np.full(train.windows, -1), self.alarm.astype(float)
+        if first >= train.pool:
+            hard = np.where(
+                rng.random(train.windows) < train.hard,
+                rng.choice(train.pool, train.windows, p=weights / weights.sum()),
+                -1,
+            )
+        number, order = -1, np.empty(0, int)
+        for place, mined in zip(range(first, first + train.windows), hard, strict=True):
+            if place // train.pool != number:
+                number = place // train.pool
+                order = np.random.default_rng([train.seed, number, 1]).permutation(train.pool)
+            index = int(order[place % train.pool]) if mined < 0 else int(mined)
+            yield index, place + train.seed * 1_000_000_007
+
+    def __len__(self) -> int:
+        return self.train.windows
+
+
+def label(targets: np.ndarray, start: int, end: int, hop: int, window: int) -> None:
+    """A word is spoken in samples start…end: it may be detected from three fifths of it on until 0.3 s after it, and
+    its score may stay high until the attention has forgotten it; no event is expected or forbidden there."""
+    ends = (np.arange(len(targets)) + 1) * hop
+    targets[(ends > start + (end - start) * 0.4) & (ends < end + window * hop)] = IGNORED
+    targets[(ends >= start + (end - start) * 0.6) & (ends <= end + 0.3 * SAMPLE_RATE)] = POSITIVE
+
+
+def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndarray, int | None, int, int]:
+    """n samples of audio in −1…1, the keyword in it (None: none) and the samples where it starts and ends."""
+    keyword, start, end = None, 0, 0
+    if rng.random() < 0.5:
+        keyword = int(rng.integers(len(sources.keywords)))
+        word, start, end = keyword_clip(pick(sources.keywords[keyword], rng), rng, n)
+        at = int(rng.integers(0, max(1, min(n - len(word), n - end - int(0.32 * SAMPLE_RATE)))))
+        before = filler(sources, at, rng)
+        after = filler(sources, n - at - len(word), rng)
+        speech, start, end = np.concatenate([before, word, after]), start + at, end + at
+    else:
+        speech = filler(sources, n, rng)
+    if rng.random() < 0.5:
+        speech = augment.in_room(speech, pick(sources.rooms, rng))
+    audio = speech + background(sources, n, rng)
+    audio *= decibels(rng.uniform(-52, -8))
+    audio = np.round(np.clip(audio, -1, 1) * 32767) / 32768  # loud audio clips, quiet audio has few bits
+    return audio.astype(np.float32), keyword, start, end
+
+
+def pick(items: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    return items[int(rng.integers(len(items)))]
+
+
+def keyword_clip(clip: np.ndarray, rng: np.random.Generator, n: int) -> tuple[np.ndarray, int, int]:
+    """A keyword with a little of what is around it, at unit level, and where it stands in that."""
+    word = at_unit_level(data.to_float(clip), rng)
+    start, end = data.spoken_part(word)
+    left = max(0, start - int(rng.uniform(0.02, 0.3) * SAMPLE_RATE))
+    right = min(len(word), end + int(rng.uniform(0.02, 0.3) * SAMPLE_RATE))
+    right = min(right, left + n // 2)
+    return augment.fade(word[left:right]), start - left, min(end, right) - left
+
+
+def at_unit_level(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Speech at level 1 ± 4 dB, at a speed of its own every other time."""
+    if rng.random() < 0.6:
+        audio = augment.change_speed(audio, rng.uniform(0.85, 1.18))
+    return audio * (decibels(rng.uniform(-4, 4)) / max(data.speech_level(audio), 1e-4))
+
+
+def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n samples without the keyword: pauses, other words, running speech, and pieces of the keyword itself."""
+    if n <= 0:
+        return np.zeros(0, np.float32)
+    if rng.random() < 0.25:
+        return np.zeros(n, np.float32)
+    pieces: list[np.ndarray] = []
+    while sum(map(len, pieces)) < n:
+        kind = rng.random()
+        if kind < 0.1:
+            piece = data.to_float(pick(sources.keywords[int(rng.integers(len(sources.keywords)))], rng))
+            piece = augment.cut_short(at_unit_level(piece, rng), rng)
+        elif kind < 0.35 or not sources.speech + sources.synthetic:
+            piece = augment.fade(at_unit_level(data.to_float(pick(sources.words, rng)), rng))
+        else:
+            synthetic = sources.synthetic and (kind < 0.6 or not sources.speech)
+            piece = pick(sources.synthetic if synthetic else sources.speech, rng)
+            at = int(rng.integers(0, max(1, len(piece) - SAMPLE_RATE)))
+            piece = data.to_float(piece[at : at + int(rng.uniform(0.4, 3.0) * SAMPLE_RATE)])
+            piece = augment.fade(at_unit_level(piece, rng))
+        pieces += [piece, np.zeros(int(rng.exponential(0.15) * SAMPLE_RATE), np.float32)]
+    track = np.concatenate(pieces)
+    at = int(rng.integers(0, len(track) - n + 1))
+    return track[at : at + n]
+
+
+def background(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n samples of what sounds besides the talker, relative to speech of level 1: noises, babble, the room's hum."""
+    noise: np.ndarray = np.zeros(n, np.float32)
+    kinds = []
+    if rng.random() < 0.75 and sources.noise:
+        kinds.append(stretch(data.to_float(pick(sources.noise, rng)), n, rng))
+    if rng.random() < 0.2 and sources.noise:
+        kinds.append(stretch(data.to_float(pick(sources.noise, rng)), n, rng))
+    if rng.random() < 0.15 and sources.speech:
+        kinds.append(sum((stretch(data.to_float(pick(sources.speech, rng)), n, rng) for _ in range(4)), noise))
+    if rng.random() < 0.3:
+        kinds.append(stretch(pick(sources.hums, rng), n, rng))
+    for kind in kinds:
+        level = float(np.sqrt(np.square(kind).mean()))
+        noise = noise + kind * (decibels(-rng.uniform(-2, 40)) / max(level, 1e-5))
+    if rng.random() < 0.9:  # else digital silence between the words
+        noise = noise + stretch(pick(sources.hums, rng), n, rng) * decibels(-rng.uniform(25, 65))
+    return noise
+
+
+def stretch(audio: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n samples from anywhere in a recording that is taken as a circle."""
+    at = int(rng.integers(len(audio)))
+    return audio[at : at + n] if at + n <= len(audio) else np.resize(np.roll(audio, -at), n)
