@@ -1,0 +1,354 @@
+"""Audio from anywhere → hops: float32 arrays of exactly `hop_samples` at 16 kHz, one channel, -1…1.
+
+Whatever cannot be read raises AudioError with a message of one line that says how to fix it; what can be read only in
+part is read as far as it goes and told through `warn`. The last hop is filled up with zeros.
+"""
+
+import os
+import queue
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000
+BLOCK_BYTES = 1 << 16  # of a WAV file at a time: memory does not grow with the file
+LOUDEST = 1e6  # a float sample beyond it is no audio; full scale is 1
+STALL_SECONDS = 5.0  # a microphone that is silent gives zeros; one that gives nothing for so long is gone
+QUEUED_BLOCKS = 50  # four seconds of hops that a busy machine may be late
+
+Samples = NDArray[np.float32]
+Warn = Callable[[str], None]
+
+
+class AudioError(Exception):
+    """Audio that cannot be had. The message is one line: what, why, and what to do."""
+
+
+def cut(blocks: Iterable[Samples], hop_samples: int) -> Iterator[Samples]:
+    """Blocks of any lengths, 16 kHz → hops of exactly `hop_samples`, the last one filled up with zeros."""
+    rest = np.zeros(0, np.float32)
+    for block in blocks:
+        rest = np.concatenate((rest, block)) if len(rest) else block
+        whole = len(rest) - len(rest) % hop_samples
+        for start in range(0, whole, hop_samples):
+            yield rest[start : start + hop_samples]
+        rest = rest[whole:]
+    if len(rest):
+        yield np.concatenate((rest, np.zeros(hop_samples - len(rest), np.float32)))
+
+
+def resample(blocks: Iterable[Samples], rate: int, source: str) -> Iterator[Samples]:
+    """Blocks at `rate` Hz → blocks at 16 kHz, without seams between them. Raises AudioError without soxr."""
+    if rate == SAMPLE_RATE:
+        yield from blocks
+        return
+    try:
+        import soxr
+    except ImportError:
+        raise AudioError(f"{source}: {rate} Hz needs soxr to become 16000 Hz: pip install soxr") from None
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+# WAV files. The standard library's `wave` reads neither float nor, before Python 3.12, WAVE_FORMAT_EXTENSIBLE.
+
+
+class Format(NamedTuple):
+    """How samples lie in bytes. Integers of one byte are unsigned, all others signed, all little-endian."""
+
+    rate: int  # Hz
+    channels: int
+    sample_bytes: int
+    is_float: bool
+
+
+RAW = Format(SAMPLE_RATE, 1, 2, False)  # what standard input carries
+
+
+def wav_hops(path: str, hop_samples: int, warn: Warn) -> Iterator[Samples]:
+    """A WAV file of any rate and channel count, 8 to 32-bit integers or 32 or 64-bit floats → hops.
+
+    Channels are averaged. Samples that are no numbers, or absurd ones, become zeros, are counted and told.
+    Raises AudioError.
+    """
+    try:
+        with open(path, "rb") as file:
+            form, size = _wav_header(file, path, warn)
+            blocks = _wav_blocks(file, path, form, size, warn)
+            yield from cut(resample(blocks, form.rate, path), hop_samples)
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror}): name a readable WAV file") from None
+
+
+def _wav_header(file: BinaryIO, path: str, warn: Warn) -> tuple[Format, int]:
+    """Read up to the samples. Returns their format, and their bytes as promised by the header (-1: to the end)."""
+    head = file.read(12)
+    if not head:
+        raise AudioError(f"{path}: is empty: record it again")
+    if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
+        raise AudioError(f"{path}: is not a WAV file: convert it, for example: ffmpeg -i IN -ar 16000 -ac 1 OUT.wav")
+    riff_end = 8 + struct.unpack("<I", head[4:8])[0]
+    position = 12
+    form: Format | None = None
+    while True:
+        head = file.read(8)
+        if len(head) < 8:
+            raise AudioError(f"{path}: ends before its samples: record or copy it again")
+        name, size = struct.unpack("<4sI", head)
+        position += 8
+        if name == b"data":
+            if form is None:
+                raise AudioError(f"{path}: its samples come before their format: convert it with ffmpeg or sox")
+            if size == 0 and riff_end <= position:
+                # A recorder fills in both sizes when it ends. This one was stopped before, the audio may be there.
+                warn(f"{path}: its recorder was cut off and left no length; read to the end of the file")
+                return form, -1
+            return form, size
+        padded = size + size % 2  # chunks start at even places
+        if name == b"fmt ":
+            form = _wav_format(file.read(min(padded, 64)), path)
+            padded -= min(padded, 64)
+            position += min(size, 64)
+        position += padded
+        while padded > 0:
+            skipped = len(file.read(min(padded, BLOCK_BYTES)))
+            padded -= skipped or padded
+
+
+def _wav_format(chunk: bytes, path: str) -> Format:
+    nonsense = f"{path}: its header makes no sense"
+    if len(chunk) < 16:
+        raise AudioError(f"{nonsense} (format of {len(chunk)} bytes): record or convert it again")
+    tag, channels, rate, _, frame_bytes, bits = struct.unpack("<HHIIHH", chunk[:16])
+    if tag == 0xFFFE and len(chunk) >= 26:  # WAVE_FORMAT_EXTENSIBLE: the real tag opens the GUID of the subformat
+        tag = struct.unpack("<H", chunk[24:26])[0]
+    if tag not in (1, 3):
+        raise AudioError(f"{path}: compressed (format {tag}), only PCM and float are read: "
+                         "convert it, for example: ffmpeg -i IN -ar 16000 -ac 1 OUT.wav")
+    if channels == 0 or frame_bytes % channels:
+        raise AudioError(f"{nonsense} ({channels} channels in {frame_bytes} bytes): record or convert it again")
+    sample_bytes = frame_bytes // channels
+    if sample_bytes not in ((1, 2, 3, 4) if tag == 1 else (4, 8)) or not 0 < bits <= 8 * sample_bytes:
+        raise AudioError(f"{nonsense} ({bits} bits in {sample_bytes} bytes): record or convert it again")
+    if not 1000 <= rate <= 768_000:
+        raise AudioError(f"{nonsense} ({rate} Hz): record or convert it again")
+    return Format(rate, channels, sample_bytes, tag == 3)
+
+
+def _wav_blocks(file: BinaryIO, path: str, form: Format, size: int, warn: Warn) -> Iterator[Samples]:
+    """The samples, one channel, at the file's own rate."""
+    frame_bytes = form.sample_bytes * form.channels
+    at_once = max(1, BLOCK_BYTES // frame_bytes) * frame_bytes
+    found = broken = 0
+    while size < 0 or found < size:
+        data = file.read(at_once if size < 0 else min(at_once, size - found))
+        if not data:
+            break
+        found += len(data)
+        samples = _decode(data[: len(data) - len(data) % frame_bytes], form)
+        good = np.abs(samples) < LOUDEST  # false for NaN as well
+        if not good.all():
+            broken += int(samples.size - np.count_nonzero(good))
+            samples = np.where(good, samples, np.float32(0))
+        if len(samples):
+            yield _mix(samples)
+    frames, seconds = found // frame_bytes, form.rate * frame_bytes
+    if frames == 0:
+        raise AudioError(f"{path}: holds no audio: record it again")
+    if found < size:
+        warn(f"{path}: truncated, {found / seconds:.2f} s of the {size / seconds:.2f} s its header promises")
+    if found % frame_bytes:
+        warn(f"{path}: ends inside a sample, its last {found % frame_bytes} bytes are left out")
+    if broken:
+        warn(f"{path}: {broken} samples are NaN, infinite or beyond {LOUDEST:.0f} and were taken as 0")
+
+
+def _decode(data: bytes, form: Format) -> Samples:
+    """Whole frames of bytes → (frames, channels) in -1…1."""
+    samples: NDArray[np.floating]
+    if form.is_float:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told as such
+            samples = np.frombuffer(data, f"<f{form.sample_bytes}").astype(np.float32)
+    elif form.sample_bytes == 1:  # the only unsigned width
+        samples = (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+    elif form.sample_bytes == 3:
+        wide = np.zeros((len(data) // 3, 4), np.uint8)
+        wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        samples = wide.view("<i4")[:, 0].astype(np.float32) / 2**31
+    else:
+        samples = np.frombuffer(data, f"<i{form.sample_bytes}").astype(np.float32) / 2 ** (8 * form.sample_bytes - 1)
+    return samples.reshape(-1, form.channels).astype(np.float32, copy=False)
+
+
+def _mix(samples: Samples) -> Samples:
+    """(frames, channels) → (frames,), their mean. In float64 the sum of many loud channels cannot overflow."""
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+def pcm_hops(stream: BinaryIO, hop_samples: int, warn: Warn) -> Iterator[Samples]:
+    """Raw PCM, 16 kHz, one channel, 16-bit signed little-endian, until the stream ends → hops, each as soon as it is
+    complete. Raises AudioError when it is a WAV file, or when nothing comes at all.
+    """
+    yield from cut(_pcm_blocks(stream, hop_samples, warn), hop_samples)
+
+
+def _pcm_blocks(stream: BinaryIO, hop_samples: int, warn: Warn) -> Iterator[Samples]:
+    data = stream.read(2 * hop_samples)
+    if len(data) < 2:
+        raise AudioError("standard input: ended before any audio: pipe raw PCM into it, for example "
+                         "arecord -q -r 16000 -f S16_LE -c 1 -t raw | listen.py BUNDLE --stdin")
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        raise AudioError("standard input: is a WAV file, not raw PCM: use --wav FILE, or arecord -t raw")
+    while data:
+        if len(data) % 2:
+            warn("standard input: ends inside a sample, its last byte is left out")
+        yield _mix(_decode(data[: len(data) - len(data) % 2], RAW))
+        data = stream.read(2 * hop_samples)
+
+
+# The microphone
+
+
+class Device(NamedTuple):
+    """A microphone as PyAudio knows it."""
+
+    number: int
+    name: str
+    channels: int
+    rate: int  # Hz, the device's own
+    is_default: bool
+
+
+def list_devices() -> list[Device]:
+    """Every device that can record. Raises AudioError without PyAudio."""
+    pyaudio = _import_pyaudio()
+    with _quiet():
+        host = pyaudio.PyAudio()
+    try:
+        return _devices(host)
+    finally:
+        host.terminate()
+
+
+class Microphone:
+    """A microphone, open and recording.
+
+    device: its index, part of its name, or None for the system's default.
+    overflows: how often audio was lost because this process or the system was late. Raises AudioError.
+    """
+
+    def __init__(self, device: str | None, hop_samples: int) -> None:
+        self._hop_samples = hop_samples
+        self._blocks: queue.Queue[bytes] = queue.Queue(QUEUED_BLOCKS)
+        self.overflows = 0
+        self._pyaudio = _import_pyaudio()
+        with _quiet():
+            self._host = self._pyaudio.PyAudio()
+            try:
+                self.device = _choose(_devices(self._host), device)
+                self.rate, self.channels, self._stream = self._open()
+            except BaseException:
+                self._host.terminate()
+                raise
+
+    def _open(self) -> tuple[int, int, Any]:
+        """16 kHz and one channel where the device does that, else what it can."""
+        refusal: Exception | None = None
+        for rate in dict.fromkeys((SAMPLE_RATE, self.device.rate)):
+            for channels in dict.fromkeys((1, self.device.channels)):
+                try:
+                    # PortAudio calls back from a thread of its own: a late reader loses nothing, and an overflow is
+                    # a flag to count instead of an exception that takes the audio with it.
+                    return rate, channels, self._host.open(
+                        rate=rate, channels=channels, format=self._pyaudio.paInt16, input=True,
+                        input_device_index=self.device.number, stream_callback=self._heard,
+                        frames_per_buffer=round(self._hop_samples * rate / SAMPLE_RATE))
+                except (OSError, ValueError) as error:
+                    refusal = error
+        raise AudioError(f"microphone {self.device.name!r}: cannot be opened ({refusal}): "
+                         "end what else records from it, or choose another of --list-devices")
+
+    def _heard(self, data: bytes | None, frames: int, times: object, status: int) -> tuple[None, int]:
+        if status & self._pyaudio.paInputOverflow:
+            self.overflows += 1
+        try:
+            self._blocks.put_nowait(data or b"")
+        except queue.Full:
+            self.overflows += 1
+        return None, self._pyaudio.paContinue
+
+    def hops(self) -> Iterator[Samples]:
+        """Hops for as long as the microphone delivers. Raises AudioError when it stops."""
+        return cut(resample(self._mono(), self.rate, f"microphone {self.device.name!r}"), self._hop_samples)
+
+    def _mono(self) -> Iterator[Samples]:
+        form = Format(self.rate, self.channels, 2, False)
+        while True:
+            try:
+                data = self._blocks.get(timeout=STALL_SECONDS)
+            except queue.Empty:
+                raise AudioError(f"microphone {self.device.name!r}: gave nothing for {STALL_SECONDS:.0f} s: "
+                                 "plug it in again and restart") from None
+            yield _mix(_decode(data, form))
+
+    def close(self) -> None:
+        """Stop recording and let go of the device."""
+        self._stream.close()
+        self._host.terminate()
+
+
+def _import_pyaudio() -> Any:
+    try:
+        import pyaudio
+    except ImportError:
+        raise AudioError("microphone: needs PyAudio: apt install python3-pyaudio, or pip install pyaudio; or do "
+                         "without: arecord -q -r 16000 -f S16_LE -c 1 -t raw | listen.py BUNDLE --stdin") from None
+    return pyaudio
+
+
+def _devices(host: Any) -> list[Device]:
+    try:
+        default = host.get_default_input_device_info()["index"]
+    except OSError:
+        default = None
+    every = (host.get_device_info_by_index(index) for index in range(host.get_device_count()))
+    return [Device(d["index"], d["name"], d["maxInputChannels"], round(d["defaultSampleRate"]), d["index"] == default)
+            for d in every if d["maxInputChannels"] > 0]
+
+
+def _choose(devices: list[Device], wanted: str | None) -> Device:
+    """The device of that index, or the only one with that text in its name; None: the default. Raises AudioError."""
+    if wanted is None:
+        found = [device for device in devices if device.is_default] or devices[:1]
+    elif wanted.isdecimal():
+        found = [device for device in devices if device.number == int(wanted)]
+    else:
+        found = [device for device in devices if wanted.lower() in device.name.lower()]
+    if not found:
+        what = "no microphone" if wanted is None else f"no microphone {wanted!r}"
+        raise AudioError(f"{what}: plug one in, or see --list-devices")
+    if len(found) > 1:
+        choice = ", ".join(f"{device.number} ({device.name})" for device in found)
+        raise AudioError(f"microphone {wanted!r}: could be {choice}: give the number")
+    return found[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep ALSA and JACK from writing pages to stderr about every device that is not there."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
