@@ -1,0 +1,147 @@
+"""Trained checkpoints → bundles that run without us.
+
+    python -m export models/happy-base --out dist
+    python -m export --seed-state-dict base.pt --keyword sheila --name sheila-seed --out dist
+
+Exit code 0: every bundle is written and verified; 1: one was not, and nothing is left of it; 2: wrong arguments or an
+unusable checkpoint.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from export.bundle import export
+from export.detector import Detector
+from export.foreign import read_state_dict
+from export.verify import VerifyError
+from training import checkpoint
+
+REFRACTORY_HOPS = 12  # of a seed's model: about a second
+FOLDER_NAME = re.compile(r"\w[\w.-]*")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    torch.set_num_threads(1)  # at this size more threads only wait for each other
+    try:
+        detectors = read(options)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except checkpoint.CheckpointError as error:
+        return complain(str(error), 2)
+    except OSError as error:
+        return complain(f"--out {options.out}: {error.strerror}", 2)
+
+    bundles = []
+    for detector in detectors:
+        try:
+            bundles.append(export(detector, options.out, say))
+        except VerifyError as error:
+            complain(f"{detector.name}: no bundle: {error}", 1)
+        except OSError as error:
+            complain(f"{detector.name}: no bundle: cannot write to {options.out}: {error.strerror or error}", 1)
+    if bundles:
+        print(table(bundles, options.out))
+    return 0 if len(bundles) == len(detectors) else 1
+
+
+def parser() -> argparse.ArgumentParser:
+    known = argparse.ArgumentParser(
+        prog="python -m export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT", help="folder or .safetensors file")
+    known.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundles go to DIR/<name>")
+    seed = known.add_argument_group("import a state dict of the seed projects")
+    seed.add_argument("--seed-state-dict", type=Path, metavar="FILE.pt", help="a CRNN with conv, gru, attention, ...")
+    seed.add_argument("--keyword", help="the word it was trained for")
+    seed.add_argument("--name", help="of the bundle (default: KEYWORD-seed)")
+    seed.add_argument("--stride", type=pair, default=(2, 8), metavar="MELxFRAMES", help="convolution's (default: 2x8)")
+    seed.add_argument("--window", type=positive, default=16, help="hops that the attention sees (default: 16)")
+    seed.add_argument("--keyword-class", type=int, choices=(0, 1), default=1, help="which class it is (default: 1)")
+    seed.add_argument("--threshold", type=fraction, default=0.7, help="score of a detection (default: the seeds' 0.7)")
+    return known
+
+
+def pair(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers with an x between them, such as 2x8")
+    return int(found[1]), int(found[2])
+
+
+def positive(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 9999")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return value
+
+
+def read(options: argparse.Namespace) -> list[Detector]:
+    """All that is asked for, before anything is written. Raises CheckpointError."""
+    detectors = [read_checkpoint(path) for path in options.checkpoints]
+    if options.seed_state_dict:
+        if not options.keyword:
+            raise checkpoint.CheckpointError("--seed-state-dict needs --keyword WORD: the file does not name it")
+        model = read_state_dict(options.seed_state_dict, options.stride, options.window, options.keyword_class)
+        name = options.name or f"{options.keyword}-seed"
+        detectors.append(Detector(name, model, [options.keyword], [options.threshold], REFRACTORY_HOPS))
+    if not detectors:
+        raise checkpoint.CheckpointError("nothing to export: name a checkpoint, such as models/happy-base")
+    names = [detector.name for detector in detectors]
+    for name in names:
+        if not FOLDER_NAME.fullmatch(name):
+            raise checkpoint.CheckpointError(f"{name!r} cannot name a bundle: letters, digits, '.', '-' and '_' can")
+        if names.count(name) > 1:
+            raise checkpoint.CheckpointError(f"two checkpoints are called {name}: their bundles would be one")
+    return detectors
+
+
+def read_checkpoint(path: Path) -> Detector:
+    model, info = checkpoint.load(path)
+    counts = len(info.keywords), len(info.thresholds), model.size.keywords
+    if len(set(counts)) > 1:
+        raise checkpoint.CheckpointError(
+            f"{path}: {counts[0]} keywords, {counts[1]} thresholds and {counts[2]} outputs do not fit; train it again"
+        )
+    return Detector(info.name, model, info.keywords, info.thresholds, info.refractory_hops)
+
+
+def table(bundles: list[dict[str, Any]], out: Path) -> str:
+    """Sizes, parity and step times of all files; the default of each bundle is marked."""
+    lines = [f"{'bundle and file':<40} {'KiB':>7} {'largest':>9} {'mean':>9} {'allowed':>9} {'µs/step':>8}"]
+    for bundle in bundles:
+        measured = bundle["measured"]
+        lines.append(str(out / bundle["name"]))
+        for name, file in bundle["files"].items():
+            one = measured["parity"][name]
+            lines.append(
+                f"  {name + (' (default)' if name == bundle['default_model'] else ''):<38} {file['bytes'] / 1024:7.1f} "
+                f"{one['largest']:9.1e} {one['mean']:9.1e} {one['allowed_largest']:9g} {measured['step_us'][name]:8.1f}"
+            )
+    return "\n".join(lines)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def complain(line: str, code: int) -> int:
+    say(f"export: {line}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""What an export is handed: a trained model and how it is to be used."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.step import state_shapes
+from training.crnn import CRNN
+from training.features import SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Detector:
+    name: str  # of the bundle: happy-base
+    model: CRNN  # in eval mode
+    keywords: list[str]
+    thresholds: list[float]  # one for each keyword
+    refractory_hops: int
+    sample_rate: int = SAMPLE_RATE
+
+    @property
+    def hop_samples(self) -> int:
+        return self.model.size.hop_samples
+
+    def zeros(self) -> list[NDArray[np.float32]]:
+        """The states of a stream that has heard nothing."""
+        return [np.zeros(shape, np.float32) for shape in state_shapes(self.model.size).values()]

@@ -1,0 +1,187 @@
+"""One hop of a trained CRNN as a function without memory: `audio, *states → score, *next states`.
+
+This is what a bundle holds, in every form. It computes what `training.crnn.CRNN` computes, arranged for a device that
+is handed one hop at a time: a batch of one, static shapes, few operations (at this size the time goes to graph nodes,
+not to arithmetic), and matrix products that onnxruntime can quantize (it has no int8 GRU). Constants are folded where
+that is exact up to rounding: the convolution's centre and scale, the mel floor, the GRU's two biases, and the
+difference between each keyword's class and "none of them", which is all that a score needs.
+
+Every state starts as zeros: no audio, no sound above the floor, a GRU at rest, and attention weights of zero.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.crnn import CRNN, Size, log_odds
+from training.features import FLOOR, FRAME_STEP, N_FFT, N_MELS, TAIL, dft_basis, mel_filters
+
+BLOCK = 80  # samples: the greatest common divisor of a frame's length and the step between frames
+
+
+class Step(nn.Module):
+    """`(audio, *states) -> (score, *next)`; `state_shapes` names the states in order."""
+
+    def __init__(self, model: CRNN):
+        """model: a trained CRNN; its weights are copied."""
+        super().__init__()
+        self.size = model.size
+        self.state_shapes = state_shapes(model.size)
+        self.front_end = FrontEnd(model.size)
+        self.conv = folded_convolution(model)
+        self.cells = nn.ModuleList(Cell(model.gru, layer) for layer in range(model.size.layers))
+        first, _, second = model.attention.energy
+        assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+        self.attend = affine(first.weight, first.bias)
+        self.energy = affine(second.weight, torch.zeros(1))  # softmax does not see a constant: no bias
+        self.votes = folded_classifier(model)
+        self.eval().requires_grad_(False)
+
+    def forward(self, audio: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """audio: (1, hop_samples), 16 kHz, −1…1; states: as `state_shapes` → score (1, keywords), next states."""
+        before = dict(zip(self.state_shapes, states, strict=True))
+        after: dict[str, Tensor] = {}
+        samples = torch.cat([before["tail"], audio], dim=1)
+        after["tail"] = samples[:, -TAIL:]
+        frames = self.front_end(samples)
+        if "context" in before:
+            frames = torch.cat([before["context"], frames], dim=0)
+            after["context"] = frames[-self.size.context :]
+        hidden = self.conv(frames)
+        for layer, cell in enumerate(self.cells):
+            hidden = after[f"hidden_{layer}"] = cell(hidden, before[f"hidden_{layer}"])
+        weight = self.energy(torch.tanh(self.attend(hidden))).exp()
+        votes = weight * self.votes(hidden)  # (1, 1 + keywords): the weight, then the weighted log-odds
+        if "ring" in before:
+            ring = torch.cat([before["ring"], votes], dim=0)
+            after["ring"] = ring[1:]
+            votes = ring.sum(0, keepdim=True)
+        total, odds = votes.split([1, self.size.keywords], dim=1)
+        return torch.sigmoid(odds / total), *(after[name] for name in self.state_shapes)
+
+    def zeros(self) -> list[Tensor]:
+        """The states of a stream that has heard nothing."""
+        return [torch.zeros(shape) for shape in self.state_shapes.values()]
+
+
+class FrontEnd(nn.Module):
+    """Log-mel frames of one hop by two matrix products; `training.features.LogMel` gets the same by FFT.
+
+    The basis and the filters are computed in here, not stored: an exporter keeps the recipe (2 KB), and onnxruntime
+    evaluates it once, when it loads the model.
+    """
+
+    def __init__(self, size: Size):
+        super().__init__()
+        self.hop_frames = size.stride[1]
+        self.first = max(0, size.stride[1] - size.kernel[1])  # a kernel shorter than a hop reads the hop's end
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """samples: (1, 240 + hop_samples) → the frames that the convolution reads of this hop (n, 40), as heights above
+        the floor: log(max(x, floor)) − log(floor) is log(max(x / floor, 1))."""
+        starts = torch.arange(self.first, self.hop_frames).unsqueeze(1) * (FRAME_STEP // BLOCK)
+        blocks = (starts + torch.arange(N_FFT // BLOCK)).flatten()
+        frames = samples.reshape(-1, BLOCK).index_select(0, blocks).reshape(-1, N_FFT)
+        spectrum = frames @ dft_basis()
+        filters = mel_filters() / FLOOR
+        mel = (spectrum * spectrum) @ torch.cat([filters, filters])  # cosines and sines of a bin meet in one filter
+        return torch.clamp(mel, min=1.0).log()
+
+
+class Cell(nn.Module):
+    """One step of a GRU layer, written out (Cho et al. 2014, in the arrangement of `torch.nn.GRU`)."""
+
+    def __init__(self, gru: nn.GRU, layer: int):
+        super().__init__()
+        units = gru.hidden_size
+        inner, outer = getattr(gru, f"bias_hh_l{layer}").clone(), getattr(gru, f"bias_ih_l{layer}").clone()
+        outer[: 2 * units] += inner[: 2 * units]  # only the candidate's inner bias stands behind the reset gate
+        inner[: 2 * units] = 0
+        self.units = units
+        self.of_input = affine(getattr(gru, f"weight_ih_l{layer}"), outer)
+        self.of_hidden = affine(getattr(gru, f"weight_hh_l{layer}"), inner)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """x: (1, inputs); hidden: (1, units) → the next hidden (1, units)."""
+        gates_x, candidate_x = self.of_input(x).split([2 * self.units, self.units], dim=1)
+        gates_h, candidate_h = self.of_hidden(hidden).split([2 * self.units, self.units], dim=1)
+        reset, update = torch.sigmoid(gates_x + gates_h).chunk(2, dim=1)
+        candidate = torch.tanh(candidate_x + reset * candidate_h)
+        return candidate + update * (hidden - candidate)
+
+
+class Affine(nn.Module):
+    """x @ weight + bias, with the weight as inputs × outputs: what ONNX's MatMul and its quantizer want."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        super().__init__()
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("bias", bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)
+
+
+def affine(weight: Tensor, bias: Tensor) -> Affine:
+    """weight: (outputs, inputs) as torch keeps it; bias: (outputs,)."""
+    return Affine(weight.detach().T.clone(), bias.detach().clone())
+
+
+class Convolution(nn.Module):
+    """Time × mel convolution over exactly one hop's worth of frames."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """frames: (kernel's frames, 40) → (1, channels · bands), channel by channel."""
+        frames = frames.reshape(1, 1, *frames.shape)
+        return functional.conv2d(frames, self.weight, self.bias, stride=(1, self.stride)).flatten(1)
+
+
+def folded_convolution(model: CRNN) -> Convolution:
+    """conv((x − centre) / scale) as a convolution of x itself, kernel turned to time × mel: frames lie row by row."""
+    conv, size = model.conv[0], model.size
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    weight = conv.weight.detach().double() / size.scale
+    bias = conv.bias.detach().double() - size.centre * weight.sum((1, 2, 3))
+    return Convolution(weight.transpose(2, 3).contiguous().float(), bias.float(), size.stride[0])
+
+
+def folded_classifier(model: CRNN) -> Affine:
+    """hidden → (1, log-odds of each keyword against "none of them"). Times the attention's weight, that is what the
+    ring remembers; the leading 1 adds the weights up, and the bias commutes with their average."""
+    weight, bias = model.classifier.weight.detach(), model.classifier.bias.detach()
+    nothing = torch.zeros(1, model.size.hidden)
+    return affine(torch.cat([nothing, weight[1:] - weight[:1]]), torch.cat([torch.ones(1), bias[1:] - bias[:1]]))
+
+
+def state_shapes(size: Size) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the states, in the order of the step's inputs; a state that would be empty is left out."""
+    shapes: dict[str, tuple[int, ...]] = {"tail": (1, TAIL)}
+    if size.context:
+        shapes["context"] = (size.context, N_MELS)
+    shapes |= {f"hidden_{layer}": (1, size.hidden) for layer in range(size.layers)}
+    if size.window > 1:
+        shapes["ring"] = (size.window - 1, 1 + size.keywords)
+    return shapes
+
+
+@torch.no_grad()
+def offline_scores(model: CRNN, audio: Tensor) -> Tensor:
+    """The reference: the model's own forward over a whole recording from zero state, in one call.
+
+    audio: (samples,), 16 kHz, −1…1; what is left after the last whole hop is not heard. Returns (hops, keywords).
+    """
+    hops = len(audio) // model.size.hop_samples
+    output, _ = model(audio[: hops * model.size.hop_samples].unsqueeze(0), model.zero_state())
+    return torch.sigmoid(log_odds(output.logits))[0]

@@ -1,0 +1,55 @@
+"""How long one step takes, in each form: one thread, all forms interleaved, so that a busy machine slows all alike."""
+
+import time
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+import torch
+
+from export.detector import Detector
+from export.verify import Array, Form
+from training.crnn import CRNN, State, log_odds
+
+ROUNDS, STEPS = 40, 20  # steps of each form in a row; 800 in all, and as many more hops of warm-up as one round has
+
+
+def step_times(detector: Detector, forms: dict[str, Form], audio: Array) -> dict[str, float]:
+    """Median microseconds of one step over the hops of `audio`, by name of the form; the trained model in eager
+    PyTorch is measured beside them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        measured: dict[str, list[float]] = {name: [] for name in ("torch eager", *forms)}
+        for _ in range(ROUNDS + 1):
+            for name, form in (("torch eager", eager_form(detector.model)), *forms.items()):
+                measured[name] += time_steps(form, detector, audio)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: round(median(times[STEPS:]), 1) for name, times in measured.items()}
+
+
+def time_steps(form: Form, detector: Detector, audio: Array) -> list[float]:
+    """Microseconds of each of `STEPS` steps."""
+    states: Sequence[Array] = detector.zeros()
+    times = []
+    for index in range(STEPS):
+        start = index * detector.hop_samples
+        hop = np.ascontiguousarray(audio[None, start : start + detector.hop_samples])
+        before = time.perf_counter_ns()
+        _, *states = form(hop, states)
+        times.append((time.perf_counter_ns() - before) / 1000)
+    return times
+
+
+def eager_form(model: CRNN) -> Form:
+    """The trained model itself, hop by hop; its states are its own, so a fresh form starts from zeros."""
+    state: State = model.zero_state()
+
+    def step(audio: Array, _: Sequence[Array]) -> list[Array]:
+        nonlocal state
+        with torch.inference_mode():
+            output, state = model(torch.from_numpy(audio), state)
+            return [torch.sigmoid(log_odds(output.logits))[0].numpy()]
+
+    return step
