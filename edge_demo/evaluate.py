@@ -166,8 +166,30 @@ def evaluate(engine: Engine, base: Path, keyword: int = 0) -> dict:
         "threshold": engine.thresholds[keyword],
         **clips,
         **alarm_figures(engine, recordings, keyword, thresholds),
-        "at_operating_point": track_figures(engine, recordings, keyword, engine.thresholds[keyword]),
+        **track_figures(engine, recordings, keyword, engine.thresholds[keyword]),
     }
+
+
+def rows(figures: dict, prefix: str = "") -> dict[str, str]:
+    """Nested figures → one line each, as text."""
+    lines: dict[str, str] = {}
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            lines |= rows(value, f"{prefix}{name}.")
+        elif isinstance(value, (tuple, list)):
+            lines[prefix + name] = " … ".join(f"{v:.4g}" for v in value)
+        else:
+            lines[prefix + name] = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return lines
+
+
+def table(columns: dict[str, dict]) -> str:
+    """Figures by name of bundle, side by side."""
+    texts = {name: rows(figures) for name, figures in columns.items()}
+    labels = list(dict.fromkeys(label for text in texts.values() for label in text))
+    lines = [["", *texts], *([label, *(text.get(label, "") for text in texts.values())] for label in labels)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
 def main() -> int:
@@ -177,18 +199,23 @@ def main() -> int:
     parser.add_argument("bundle", nargs="+", help="folder of a bundle")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
     parser.add_argument("--model", help="model.onnx or model.int8.onnx (default: the bundle's own choice)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     args = parser.parse_args()
+    columns = {}
     try:
         base = data.root(args.data)
         for bundle in args.bundle:
             engine = Engine(bundle, args.model)
-            for keyword in range(len(engine.keywords)):
-                print(json.dumps({"bundle": bundle, **evaluate(engine, base, keyword)}, indent=1), flush=True)
-    except (BundleError, data.DataError) as error:
+            for keyword, word in enumerate(engine.keywords):
+                columns[f"{Path(bundle).name}:{word}"] = evaluate(engine, base, keyword)
+        if args.json:
+            args.json.write_text(json.dumps(columns, indent=1) + "\n")
+    except (BundleError, data.DataError, OSError) as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    print(table(columns))
     return 0
 
 

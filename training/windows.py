@@ -269,11 +269,11 @@ def background(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray
     noise: np.ndarray = np.zeros(n, np.float32)
     kinds = []
     if rng.random() < 0.75 and sources.noise:
-        kinds.append(stretch(data.to_float(pick(sources.noise, rng)), n, rng))
+        kinds.append(data.to_float(stretch(pick(sources.noise, rng), n, rng)))
     if rng.random() < 0.2 and sources.noise:
-        kinds.append(stretch(data.to_float(pick(sources.noise, rng)), n, rng))
+        kinds.append(data.to_float(stretch(pick(sources.noise, rng), n, rng)))
     if rng.random() < 0.15 and sources.speech:
-        kinds.append(sum((stretch(data.to_float(pick(sources.speech, rng)), n, rng) for _ in range(4)), noise))
+        kinds.append(sum((data.to_float(stretch(pick(sources.speech, rng), n, rng)) for _ in range(4)), noise))
     if rng.random() < 0.3:
         kinds.append(stretch(pick(sources.hums, rng), n, rng))
     for kind in kinds:
