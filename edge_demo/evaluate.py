@@ -18,14 +18,25 @@ import numpy as np
 from tqdm import tqdm
 
 from runtime.engine import BundleError, Engine
-from training import data, metrics
+from training import augment, data, metrics
 from training.data import SAMPLE_RATE, Clip, to_float
 
 SILENCES = "speech_commands/_silence_"
 AFTER = SAMPLE_RATE // 2  # half a second of low noise follows each clip
 LATEST = 0.5  # seconds after a clip's end at which an event still counts as a hit
 TRACKS = 100
-SNRS = (None, 20, 10, 5, 0)  # dB; None: as recorded
+CLIPS_PER_STREAM = 12  # with two seconds of other words between them that makes a minute
+ROOMS = 40
+ROOM_SEED = 1_000_003  # not training's
+CONDITIONS = {  # name → (signal-to-noise ratio in dB or None for as recorded, factor of level)
+    "clean": (None, 1.0),
+    "20_db": (20, 1.0),
+    "10_db": (10, 1.0),
+    "5_db": (5, 1.0),
+    "0_db": (0, 1.0),
+    "10_times_quieter": (None, 0.1),
+    "4_times_louder": (None, 4.0),
+}
 
 
 @dataclass(frozen=True)
@@ -98,22 +109,46 @@ def clip_figures(engine: Engine, recordings: Recordings, keyword: int) -> dict:
     }
 
 
-def alarm_figures(engine: Engine, recordings: Recordings, keyword: int, thresholds: dict[str, float]) -> dict:
-    """False accepts in continuous speech and in the negatives joined into one stream."""
+@dataclass(frozen=True)
+class Alarms:
+    """A stream without the keyword, at every threshold."""
+
+    name: str
+    hours: float
+    intervals: tuple[np.ndarray, np.ndarray]  # see event_intervals
+
+    def per_hour(self, thresholds: np.ndarray) -> np.ndarray:
+        return metrics.count_events(self.intervals, thresholds) / self.hours
+
+
+def hear_negatives(engine: Engine, recordings: Recordings, keyword: int, folders: list[Path]) -> list[Alarms]:
+    """Continuous speech, the negatives joined into one stream, and any folder the user names."""
     rng = np.random.default_rng(2)
     order = rng.permutation(len(recordings.negatives))
     streams = {
         "continuous": recordings.talk,
         "joined_negatives": np.concatenate([recordings.negatives[i] for i in order]),
     }
+    for folder in folders:
+        streams[folder.name] = np.concatenate(floats(data.clips_of(folder, words=False), folder.name))
+    return [
+        Alarms(
+            name,
+            len(audio) / SAMPLE_RATE / 3600,
+            metrics.event_intervals(stream(engine, audio, keyword), engine.refractory_hops),
+        )
+        for name, audio in streams.items()
+        if len(audio)
+    ]
+
+
+def alarm_figures(heard: list[Alarms], thresholds: dict[str, float]) -> dict:
+    """False accepts of each stream, with exact Poisson intervals."""
     figures: dict = {}
-    for name, audio in streams.items():
-        if not len(audio):
-            continue
-        intervals = metrics.event_intervals(stream(engine, audio, keyword), engine.refractory_hops)
-        hours = len(audio) / SAMPLE_RATE / 3600
+    for alarms in heard:
+        name, hours = alarms.name, alarms.hours
         for point, threshold in thresholds.items():
-            events = int(metrics.count_events(intervals, threshold))
+            events = int(metrics.count_events(alarms.intervals, threshold))
             low, high = metrics.poisson(events)
             figures[f"{name}_at_{point}"] = {
                 "false_accepts": events,
@@ -148,26 +183,152 @@ def events(engine: Engine, audio: np.ndarray, keyword: int, threshold: float) ->
     return (hops + 1) * engine.hop_samples / SAMPLE_RATE
 
 
+@dataclass(frozen=True)
+class Listened:
+    """What streams with clips of the keyword in them made of each clip."""
+
+    intervals: list[tuple[np.ndarray, np.ndarray]]  # of the hops in which an event is a hit, see event_intervals
+    delays: list[np.ndarray]  # of those hops: seconds from the end of the word to the end of the hop
+
+    def hits(self, threshold: float) -> np.ndarray:
+        """(clips,) whether each was detected."""
+        return np.array([((low < threshold) & (threshold <= high)).any() for low, high in self.intervals])
+
+    def first_delays(self, threshold: float) -> np.ndarray:
+        """Delay of the first event of each clip that was detected."""
+        firsts = []
+        for (low, high), delays in zip(self.intervals, self.delays, strict=True):
+            events = delays[(low < threshold) & (threshold <= high)]
+            firsts += list(events[:1])
+        return np.array(firsts)
+
+
+def listen_to_streams(
+    engine: Engine, recordings: Recordings, keyword: int, rooms: list[np.ndarray], snr: float | None, gain: float
+) -> Listened:
+    """All clips of the keyword, a dozen to a stream, other words between them.
+
+    With `snr`, each clip stands in one random room, and one random noise sounds from half a second before it to half a
+    second after it. An event between a clip's start and LATEST after its end is a hit; as it is an event only when no
+    hop of the refractory time before it reached the threshold, a score that was high already makes a miss.
+    """
+    rng = np.random.default_rng(4)
+    hop = engine.hop_samples
+    found = Listened([], [])
+    clips = recordings.positives
+    for first in bar(range(0, len(clips), CLIPS_PER_STREAM), "streams"):
+        pieces, spans = [low_noise(SAMPLE_RATE, rng)], []
+        for clip in clips[first : first + CLIPS_PER_STREAM]:
+            pieces += [recordings.negatives[int(i)] for i in rng.choice(len(recordings.negatives), 2, replace=False)]
+            segment = spoken_in(clip, recordings.noises, rooms, snr, rng)
+            start = sum(map(len, pieces)) + AFTER
+            pieces.append(segment)
+            spans.append((start, start + data.spoken_part(clip)[1], start + len(clip)))
+        audio = np.clip(np.concatenate([*pieces, low_noise(SAMPLE_RATE, rng)]) * gain, -1, 1)
+        low, high = metrics.event_intervals(stream(engine, audio, keyword), engine.refractory_hops)
+        ends = (np.arange(len(high)) + 1) * hop
+        for start, word_end, end in spans:
+            inside = (ends > start) & (ends <= end + LATEST * SAMPLE_RATE)
+            found.intervals.append((low[inside], high[inside]))
+            found.delays.append((ends[inside] - word_end) / SAMPLE_RATE)
+    return found
+
+
+def spoken_in(
+    clip: np.ndarray, noises: list[np.ndarray], rooms: list[np.ndarray], snr: float | None, rng: np.random.Generator
+) -> np.ndarray:
+    """A clip with half a second before and after it; with `snr` in a room and in noise. Draws the same either way."""
+    room, noise = rooms[int(rng.integers(len(rooms)))], noises[int(rng.integers(len(noises)))]
+    n = len(clip) + 2 * AFTER
+    around = np.resize(np.roll(noise, -int(rng.integers(len(noise)))), n)
+    segment = low_noise(n, rng)
+    segment[AFTER : AFTER + len(clip)] += clip if snr is None else augment.in_room(clip, room)
+    if snr is not None:
+        level = np.sqrt(np.square(around).mean()) + 1e-9
+        segment += augment.fade(around, 800) * (data.speech_level(clip) / level * augment.decibels(-snr))
+    return segment
+
+
+def miss_figures(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> tuple[dict, Listened]:
+    """Misses in each condition, and time to the event; also what the clean streams made of each clip."""
+    rooms = augment.room_responses(ROOMS, ROOM_SEED)
+    figures: dict = {}
+    clean = Listened([], [])
+    for name, (snr, gain) in CONDITIONS.items():
+        if snr is not None and not recordings.noises:
+            continue
+        listened = listen_to_streams(engine, recordings, keyword, rooms, snr, gain)
+        hits = listened.hits(threshold)
+        missed = len(hits) - int(hits.sum())
+        figures[f"misses_{name}"] = {"share": missed / len(hits), "interval": metrics.wilson(missed, len(hits))}
+        if name == "clean":
+            clean = listened
+            delays = listened.first_delays(threshold)
+            if len(delays):
+                figures["seconds_to_event"] = {
+                    "median": float(np.median(delays)),
+                    "p90": float(np.quantile(delays, 0.9)),
+                }
+    return figures, clean
+
+
 def bar(items: Iterable, what: str) -> Iterable:
     return tqdm(items, desc=what, leave=False)
 
 
-def evaluate(engine: Engine, base: Path, keyword: int = 0) -> dict:
-    """All figures of one keyword of a bundle."""
-    recordings = load(base, engine.keywords[keyword])
+@dataclass(frozen=True)
+class Det:
+    """Misses in clean streams against false accepts per hour, at many thresholds and at the operating point."""
+
+    stream: str
+    hours: float
+    per_hour: np.ndarray
+    misses: np.ndarray
+    at: tuple[float, float]  # (false accepts per hour, share of misses) at the bundle's threshold
+
+
+def evaluate(engine: Engine, base: Path, keyword: int = 0, folders: list[Path] | None = None) -> tuple[dict, Det]:
+    """All figures of one keyword of a bundle, and its DET curve."""
+    recordings, threshold = load(base, engine.keywords[keyword]), engine.thresholds[keyword]
     clips = clip_figures(engine, recordings, keyword)
-    thresholds = {
-        "operating_point": engine.thresholds[keyword],
-        "5_percent_missed": clips["threshold_missing_5_percent"],
-    }
-    return {
-        "keyword": engine.keywords[keyword],
+    heard = hear_negatives(engine, recordings, keyword, folders or [])
+    misses, clean = miss_figures(engine, recordings, keyword, threshold)
+    points = {"operating_point": threshold, "5_percent_missed": clips["threshold_missing_5_percent"]}
+    figures = {
         "model": engine.model,
-        "threshold": engine.thresholds[keyword],
+        "threshold": threshold,
         **clips,
-        **alarm_figures(engine, recordings, keyword, thresholds),
-        **track_figures(engine, recordings, keyword, engine.thresholds[keyword]),
+        **alarm_figures(heard, points),
+        **misses,
+        **track_figures(engine, recordings, keyword, threshold),
     }
+    return figures, det_curve(clean, heard[0], threshold)
+
+
+def det_curve(listened: Listened, alarms: Alarms, threshold: float) -> Det:
+    thresholds = 1 / (1 + np.exp(-np.linspace(-4, 9, 200)))
+    misses = np.array([1 - listened.hits(t).mean() for t in [*thresholds, threshold]])
+    per_hour = alarms.per_hour(np.append(thresholds, threshold))
+    return Det(alarms.name, alarms.hours, per_hour[:-1], misses[:-1], (per_hour[-1], misses[-1]))
+
+
+def draw(curves: dict[str, Det], path: Path) -> None:
+    """DET curves side by side; no false accept at all is drawn at half of one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    for name, det in curves.items():
+        least = 0.5 / det.hours
+        (line,) = axes.plot(np.maximum(det.per_hour, least), det.misses * 100, label=name)
+        axes.plot(max(det.at[0], least), det.at[1] * 100, "o", color=line.get_color())
+    axes.set(xscale="log", ylim=(0, 25), ylabel="missed keywords, %", title="dots: operating points")
+    axes.set_xlabel("false accepts per hour of " + " and ".join({det.stream for det in curves.values()}))
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def rows(figures: dict, prefix: str = "") -> dict[str, str]:
@@ -199,23 +360,28 @@ def main() -> int:
     parser.add_argument("bundle", nargs="+", help="folder of a bundle")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
     parser.add_argument("--model", help="model.onnx or model.int8.onnx (default: the bundle's own choice)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="more folders of recordings without the word")
+    parser.add_argument("--out", type=Path, help="where evaluation.json and det.png go (default: the first bundle)")
     args = parser.parse_args()
-    columns = {}
+    columns, curves = {}, {}
     try:
         base = data.root(args.data)
         for bundle in args.bundle:
             engine = Engine(bundle, args.model)
             for keyword, word in enumerate(engine.keywords):
-                columns[f"{Path(bundle).name}:{word}"] = evaluate(engine, base, keyword)
-        if args.json:
-            args.json.write_text(json.dumps(columns, indent=1) + "\n")
+                name = f"{Path(bundle).name}:{word}"
+                columns[name], curves[name] = evaluate(engine, base, keyword, args.also)
+        out = args.out or Path(args.bundle[0])
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "evaluation.json").write_text(json.dumps(columns, indent=1) + "\n")
+        draw(curves, out / "det.png")
     except (BundleError, data.DataError, OSError) as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     print(table(columns))
+    print(f"figures: {out}/evaluation.json; DET curve: {out}/det.png")
     return 0
 
 

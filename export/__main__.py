@@ -120,8 +120,10 @@ def read_checkpoint(path: Path) -> Detector:
 
 
 def table(bundles: list[dict[str, Any]], out: Path) -> str:
-    """Sizes, parity and step times of all files; the default of each bundle is marked."""
-    lines = [f"{'bundle and file':<40} {'KiB':>7} {'largest':>9} {'mean':>9} {'allowed':>9} {'µs/step':>8}"]
+    """Sizes, highest score on the verification audio, how far scores are from the trained model's, step times of all
+    files; the default of each bundle is marked."""
+    heads = f"{'KiB':>7} {'score':>6} {'largest':>9} {'mean':>9} {'allowed':>9} {'µs/step':>8}"
+    lines = [f"{'bundle and file':<40} {heads}"]
     for bundle in bundles:
         measured = bundle["measured"]
         lines.append(str(out / bundle["name"]))
@@ -129,6 +131,7 @@ def table(bundles: list[dict[str, Any]], out: Path) -> str:
             one = measured["parity"][name]
             lines.append(
                 f"  {name + (' (default)' if name == bundle['default_model'] else ''):<38} {file['bytes'] / 1024:7.1f} "
+                f"{one['highest_score']:6.3f} "
                 f"{one['largest']:9.1e} {one['mean']:9.1e} {one['allowed_largest']:9g} {measured['step_us'][name]:8.1f}"
             )
     return "\n".join(lines)

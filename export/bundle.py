@@ -64,6 +64,7 @@ def export(detector: Detector, out: Path, say: Callable[[str], None] = print) ->
 def parity_figures(name: str, parity: Parity) -> dict[str, float]:
     allowed = TOLERANCES[name]
     return {
+        "highest_score": round(float(parity.scores.max()), 4),
         "largest": float(f"{parity.largest:.2g}"),
         "mean": float(f"{parity.mean:.2g}"),
         "allowed_largest": allowed.largest,

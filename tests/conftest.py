@@ -1,6 +1,8 @@
 """Fixtures of all rooms."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,3 +17,12 @@ def recordings() -> Path:
     if not folder:
         pytest.skip("EARSHOT_DATA is not set: no real recordings")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory) -> Path:
+    """The shipped checkpoint, exported as a user does."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "export", "models/happy-base", "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return out / "happy-base"

@@ -24,7 +24,7 @@ from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Recipe
 
-VERSION = 2  # raise it when windows come out differently: what is kept of older ones is then left alone
+VERSION = 3  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
 NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
 
@@ -278,7 +278,7 @@ def background(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray
         kinds.append(stretch(pick(sources.hums, rng), n, rng))
     for kind in kinds:
         level = float(np.sqrt(np.square(kind).mean()))
-        noise = noise + kind * (decibels(-rng.uniform(-2, 40)) / max(level, 1e-5))
+        noise = noise + kind * (decibels(-rng.uniform(-4, 26)) / max(level, 1e-5))
     if rng.random() < 0.9:  # else digital silence between the words
         noise = noise + stretch(pick(sources.hums, rng), n, rng) * decibels(-rng.uniform(25, 65))
     return noise

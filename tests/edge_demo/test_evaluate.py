@@ -1,0 +1,83 @@
+"""The shipped model on real recordings, and the evaluation itself on streams whose answer is known."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_demo import evaluate
+from runtime.engine import Engine
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Loudness:
+    """A stand-in for an engine whose score is known: half the hop's highest sample."""
+
+    hop_samples, refractory_hops, keywords, thresholds, model = 1280, 2, ("tone",), (0.25,), "loudness"
+
+    def reset(self):
+        pass
+
+    def step(self, hop):
+        return np.array([np.abs(hop).max() / 2], np.float32)
+
+
+def known() -> evaluate.Recordings:
+    loud, quiet = np.full(16_000, 0.8, np.float32), np.full(16_000, 0.1, np.float32)
+    talk = np.concatenate([quiet, loud, quiet, quiet, loud, quiet])
+    return evaluate.Recordings("tone", [loud] * 4, [quiet] * 40, talk, [])
+
+
+def test_clips_that_are_told_apart_cost_nothing():
+    figures = evaluate.clip_figures(Loudness(), known(), 0)
+    assert figures["one_minus_auroc"] == 0 and figures["frr_at_half_percent_far"] == 0
+    assert figures["threshold_missing_5_percent"] == pytest.approx(0.4)
+
+
+def test_each_loud_second_of_talk_is_one_false_accept():
+    heard = evaluate.hear_negatives(Loudness(), known(), 0, [])
+    figures = evaluate.alarm_figures(heard, {"operating_point": 0.25})
+    assert figures["continuous_at_operating_point"]["false_accepts"] == 2
+    assert figures["continuous_at_operating_point"]["per_hour"] == pytest.approx(2 / (6 / 3600))
+    assert figures["joined_negatives_at_operating_point"]["false_accepts"] == 0
+
+
+def test_tracks_count_what_is_found_and_where():
+    assert evaluate.track_figures(Loudness(), known(), 0, 0.25) == {
+        "tracks": 100,
+        "one_detection_at_keyword": 1.0,
+        "none_elsewhere": 1.0,
+    }
+    assert evaluate.track_figures(Loudness(), known(), 0, 0.01)["none_elsewhere"] < 0.2  # fires at once
+
+
+def test_table_has_a_line_per_figure():
+    text = evaluate.table({"a": {"x": {"y": 0.5}, "z": (1.0, 2.0)}, "b": {"x": {"y": 0.25}}})
+    assert [line.split() for line in text.splitlines()] == [["a", "b"], ["x.y", "0.5", "0.25"], ["z", "1", "…", "2"]]
+
+
+def test_shipped_model_keeps_its_promises_on_real_recordings(bundle, recordings):
+    """The bars of the first release, on recordings that nothing was trained on."""
+    engine = Engine(bundle)
+    figures, _ = evaluate.evaluate(engine, recordings)
+    assert figures["clips"]["keyword"] >= 100 and figures["clips"]["others"] >= 1000
+    assert figures["one_minus_auroc"] <= 0.003
+    assert figures["frr_at_half_percent_far"] <= 0.03
+    assert figures["continuous_at_5_percent_missed"]["false_accepts"] <= 10
+    assert figures["one_detection_at_keyword"] >= 0.9 and figures["none_elsewhere"] >= 0.9
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nowhere", "--data", "/nowhere"], "no such folder of recordings"),
+        (["nowhere", "--data", "tests"], "manifest.json"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    command = [sys.executable, "-m", "edge_demo.evaluate", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
