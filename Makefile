@@ -48,10 +48,10 @@ demo: .venv/ready
 	touch $@
 
 system:
-	@if echo '#include <portaudio.h>' | cc -E - >/dev/null 2>&1 && command -v pulseaudio espeak-ng flite >/dev/null && test -e /usr/share/dict/american-english-small; then :; \
-	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM) >/dev/null; \
-	else echo "for the microphone and its test: sudo apt-get install $(SYSTEM)"; fi
+	@if dpkg --status $(SYSTEM) >/dev/null 2>&1; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM) >/dev/null; then :; \
+	else echo "for the microphone, its test and synthesised speech: sudo apt-get install $(SYSTEM)"; fi
 
 clean:
 	rm -rf .venv dist

@@ -331,24 +331,34 @@ def draw(curves: dict[str, Det], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def rows(figures: dict, prefix: str = "") -> dict[str, str]:
-    """Nested figures → one line each, as text."""
-    lines: dict[str, str] = {}
+def rows(figures: dict, prefix: str = "") -> dict[str, object]:
+    """Nested figures → one line each."""
+    lines: dict[str, object] = {}
     for name, value in figures.items():
         if isinstance(value, dict):
             lines |= rows(value, f"{prefix}{name}.")
-        elif isinstance(value, (tuple, list)):
-            lines[prefix + name] = " … ".join(f"{v:.4g}" for v in value)
         else:
-            lines[prefix + name] = f"{value:.4g}" if isinstance(value, float) else str(value)
+            lines[prefix + name] = value
     return lines
 
 
+def text(value: object) -> str:
+    if isinstance(value, (tuple, list)):
+        return " … ".join(map(text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def table(columns: dict[str, dict]) -> str:
-    """Figures by name of bundle, side by side."""
-    texts = {name: rows(figures) for name, figures in columns.items()}
-    labels = list(dict.fromkeys(label for text in texts.values() for label in text))
-    lines = [["", *texts], *([label, *(text.get(label, "") for text in texts.values())] for label in labels)]
+    """Figures by name of bundle, side by side; of three and more also their mean and range."""
+    values = {name: rows(figures) for name, figures in columns.items()}
+    labels = list(dict.fromkeys(label for column in values.values() for label in column))
+    texts = {name: {label: text(value) for label, value in column.items()} for name, column in values.items()}
+    if len(columns) > 2:
+        numbers = {label: [column.get(label) for column in values.values()] for label in labels}
+        numbers = {label: n for label, n in numbers.items() if all(isinstance(x, (int, float)) for x in n)}
+        texts["mean"] = {label: text(float(np.mean(n))) for label, n in numbers.items()}  # type: ignore[arg-type]
+        texts["range"] = {label: text((min(n), max(n))) for label, n in numbers.items()}  # type: ignore[type-var]
+    lines = [["", *texts], *([label, *(column.get(label, "") for column in texts.values())] for label in labels)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 

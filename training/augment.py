@@ -73,6 +73,14 @@ def cut_short(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return fade(audio[:start + share] if rng.random() < 0.7 else audio[end - share :])
 
 
+def shuffled(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Speech cut into pieces of 80…250 ms and put together in another order: the same voice saying what nobody says,
+    so that sequences of sounds are learnt from a few voices that many voices would have to say."""
+    cuts = np.cumsum(rng.uniform(0.08, 0.25, len(audio) // 1280 + 1) * SAMPLE_RATE).astype(int)
+    pieces = [fade(piece, 160) for piece in np.split(audio, cuts[cuts < len(audio)])]
+    return np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])
+
+
 def fade(audio: np.ndarray, samples: int = 80) -> np.ndarray:
     """5 ms of fade at both ends: a click at a cut would tell the model where it is."""
     audio = audio.copy()

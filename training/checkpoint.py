@@ -46,7 +46,7 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
         raise CheckpointError(f"{file}: not an Earshot checkpoint of version {VERSION}; train it again")
     try:
         keywords = json.loads(metadata["keywords"])
-        recipe = recipes.parse(metadata["recipe"], keywords)
+        recipe = recipes.parse(metadata["recipe"], keywords, int(metadata["seed"]))
         info = Info(
             file.resolve().parent.name,
             keywords,
@@ -67,6 +67,7 @@ def save(
     path: str | Path,
     tensors: dict[str, Tensor],
     recipe_text: str,
+    seed: int,
     keywords: list[str],
     thresholds: list[float],
     refractory_hops: int,
@@ -75,6 +76,7 @@ def save(
     metadata = {
         "earshot_version": VERSION,
         "recipe": recipe_text,
+        "seed": str(seed),
         "keywords": json.dumps(keywords),
         "threshold": json.dumps(thresholds),
         "refractory_hops": str(refractory_hops),

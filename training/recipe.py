@@ -21,7 +21,7 @@ class Data:
     words: tuple[str, ...] = ("speech_commands", "wake_words")  # folders of words, each a folder of clips
     speech: tuple[str, ...] = ("read_speech", "other_words")  # negatives of any depth and length
     noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
-    synthetic: int = 4000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
+    synthetic: int = 3000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
     rooms: int = 400  # simulated, for reverberation
     continuous: tuple[str, ...] = ("continuous",)  # to choose epoch and threshold; never trained on
 
@@ -31,7 +31,7 @@ class Schedule:
     seed: int = 0
     epochs: int = 32
     windows: int = 16_384  # training windows in an epoch
-    pool: int = 131_072  # different windows, 3.4 GB on disk
+    pool: int = 98_304  # different windows, 2.5 GB on disk and in memory
     hard: float = 0.3  # share of windows drawn for the false accepts in them, once the pool was seen
     hops: int = 40  # of a window: 40 × 80 ms = 3.2 s
     batch: int = 128  # windows of a step; each is the continuation of one stream
@@ -40,7 +40,7 @@ class Schedule:
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     averaging: float = 0.996  # of the weights (EMA), per step; the average is what is validated and kept
     fresh: float = 0.3  # share of windows that start from a zero state instead of the stream's own
-    dropout: float = 0.1
+    dropout: float = 0.2
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,22 @@ from tqdm import tqdm
 
 from training.data import DataError
 
-VERSION = 1
+VERSION = 2
 WORDS = Path("/usr/share/dict/american-english-small")
 MISSING = "apt-get install espeak-ng flite wamerican-small, or set data.synthetic = 0 in the recipe"
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
 ESPEAK_VARIANTS = tuple(f"+{sex}{n}" for sex, most in (("m", 8), ("f", 5)) for n in range(1, most + 1))
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
+# What running speech is mostly made of, and a dictionary is not.
+COMMON = """
+the be to of and a in that have I it for not on with he as you do at this but his by from they we say her she or an
+will my one all would there their what so up out if about who get which go me when make can like time no just him
+know take people into year your good some could them see other than then now look only come its over think also
+back after use two how our work first well way even new want because any these give day most us please turn coffee
+light off kitchen set open play stop what's weather today tomorrow hot cold small large half cup happen maybe hey
+copy
+""".split()  # noqa: SIM905
+
 ALIKE = 400  # how many of the most similar words count as near-misses
 
 
@@ -47,27 +57,33 @@ def distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def vocabulary(keywords: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """(all words that may be said, those among them that sound most like a keyword)."""
+def vocabulary(keywords: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
+    """What may be said: (all words, those among them that sound most like a keyword, common words)."""
     words = [w for w in WORDS.read_text().split() if re.fullmatch("[a-z]{2,12}", w)]
-    spoken, targets = phonemes(words), phonemes(list(keywords))
+    spoken, targets = phonemes(words + COMMON), phonemes(list(keywords))
 
     def unlike(sounds: str) -> float:
         """Distance to the nearest keyword, as a share of the longer of both; 1 where the lengths say enough."""
         near = [target for target in targets if abs(len(sounds) - len(target)) < 3]
         return min((distance(sounds, t) / max(len(sounds), len(t)) for t in near), default=1.0)
 
-    pairs = [
-        (unlike(sounds), word)
-        for word, sounds in zip(words, spoken, strict=True)
+    allowed = [
+        (word, sounds)
+        for word, sounds in zip(words + COMMON, spoken, strict=True)
         if not any(target in sounds for target in targets) and not any(k in word for k in keywords)
     ]
-    return [word for _, word in pairs], [word for _, word in sorted(pairs)[:ALIKE]]
+    pairs = sorted((unlike(sounds), word) for word, sounds in allowed if word not in COMMON)
+    every = {word for word, _ in allowed}
+    return [word for word in words if word in every], [w for _, w in pairs[:ALIKE]], [w for w in COMMON if w in every]
 
 
-def sentence(words: list[str], alike: list[str], rng: np.random.Generator) -> str:
+def sentence(words: list[str], alike: list[str], common: list[str], rng: np.random.Generator) -> str:
     share = rng.choice([0.1, 0.3, 0.7])
-    return " ".join(str(rng.choice(alike if rng.random() < share else words)) for _ in range(int(rng.integers(1, 8))))
+    said = []
+    for _ in range(int(rng.integers(2, 11))):
+        kind = rng.random()
+        said.append(str(rng.choice(alike if kind < share else common if kind < 0.5 + share / 2 else words)))
+    return " ".join(said)
 
 
 def speak(path: Path, text: str, rng: np.random.Generator) -> None:
@@ -99,12 +115,12 @@ def utterances(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synt
         return paths
     place.mkdir(parents=True, exist_ok=True)
     try:
-        words, alike = vocabulary(keywords)
+        words = vocabulary(keywords)
 
         def make(i: int) -> None:
             rng = np.random.default_rng([VERSION, i])
             partial = paths[i].with_suffix(".partial.wav")
-            speak(partial, sentence(words, alike, rng), rng)
+            speak(partial, sentence(*words, rng), rng)
             partial.replace(paths[i])
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:

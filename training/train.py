@@ -110,6 +110,7 @@ class Trainer:
                 self.folder,
                 self.average.state_dict(),
                 self.recipe_text,
+                self.recipe.train.seed,
                 list(self.recipe.data.keywords),
                 figures.thresholds,
                 REFRACTORY_HOPS,

@@ -239,7 +239,7 @@ def at_unit_level(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n samples without the keyword: pauses, other words, running speech, and pieces of the keyword itself."""
+    """n samples without the keyword: pauses, other words, running speech, shuffled speech, pieces of the keyword."""
     if n <= 0:
         return np.zeros(0, np.float32)
     if rng.random() < 0.25:
@@ -257,7 +257,8 @@ def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
             piece = pick(sources.synthetic if synthetic else sources.speech, rng)
             at = int(rng.integers(0, max(1, len(piece) - SAMPLE_RATE)))
             piece = data.to_float(piece[at : at + int(rng.uniform(0.4, 3.0) * SAMPLE_RATE)])
-            piece = augment.fade(at_unit_level(piece, rng))
+            piece = at_unit_level(augment.shuffled(piece, rng) if rng.random() < 0.25 else piece, rng)
+            piece = augment.fade(piece)
         pieces += [piece, np.zeros(int(rng.exponential(0.15) * SAMPLE_RATE), np.float32)]
     track = np.concatenate(pieces)
     at = int(rng.integers(0, len(track) - n + 1))
@@ -278,7 +279,7 @@ def background(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray
         kinds.append(stretch(pick(sources.hums, rng), n, rng))
     for kind in kinds:
         level = float(np.sqrt(np.square(kind).mean()))
-        noise = noise + kind * (decibels(-rng.uniform(-4, 26)) / max(level, 1e-5))
+        noise = noise + kind * (decibels(-rng.uniform(-3, 30)) / max(level, 1e-5))
     if rng.random() < 0.9:  # else digital silence between the words
         noise = noise + stretch(pick(sources.hums, rng), n, rng) * decibels(-rng.uniform(25, 65))
     return noise

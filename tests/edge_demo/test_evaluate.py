@@ -57,6 +57,8 @@ def test_tracks_count_what_is_found_and_where():
 def test_table_has_a_line_per_figure():
     text = evaluate.table({"a": {"x": {"y": 0.5}, "z": (1.0, 2.0)}, "b": {"x": {"y": 0.25}}})
     assert [line.split() for line in text.splitlines()] == [["a", "b"], ["x.y", "0.5", "0.25"], ["z", "1", "…", "2"]]
+    of_three = evaluate.table({name: {"x": value} for name, value in {"a": 0.1, "b": 0.2, "c": 0.6}.items()})
+    assert of_three.splitlines()[1].split() == ["x", "0.1", "0.2", "0.6", "0.3", "0.1", "…", "0.6"]
 
 
 def test_shipped_model_keeps_its_promises_on_real_recordings(bundle, recordings):

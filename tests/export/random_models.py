@@ -33,5 +33,5 @@ def random_detector(size: Size, name: str = "test") -> Detector:
 
 def save_checkpoint(folder: Path, model: CRNN, keywords: list[str], recipe: str = RECIPE) -> Path:
     text = recipe.format(keywords=str(keywords).replace("'", '"'))
-    checkpoint.save(folder, model.state_dict(), text, keywords, [0.6] * len(keywords), 12)
+    checkpoint.save(folder, model.state_dict(), text, 0, keywords, [0.6] * len(keywords), 12)
     return folder

@@ -1,0 +1,39 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from training import data, synthesize
+
+needs_voices = pytest.mark.skipif(
+    not (shutil.which("espeak-ng") and shutil.which("flite") and synthesize.WORDS.exists()),
+    reason=f"no voices: {synthesize.MISSING}",
+)
+
+
+def test_distance_is_levenshteins():
+    assert synthesize.distance("kitten", "sitting") == 3 and synthesize.distance("", "abc") == 3
+
+
+@needs_voices
+def test_near_misses_sound_like_the_keyword_and_never_are_it():
+    words, alike, common = synthesize.vocabulary(("happy", "go"))
+    assert {"happen", "hippie", "nappy"} <= set(alike) and len(words) > 10_000
+    assert not {"happy", "unhappy", "go"} & {*words, *alike, *common}
+
+
+@needs_voices
+def test_utterances_are_speech_and_made_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthesize, "vocabulary", lambda _: (["seven", "cat"], ["happen"], ["the"]))
+    paths = synthesize.utterances(("happy",), 6, tmp_path)
+    for path in paths:
+        audio = data.to_float(data.read(path))
+        assert len(audio) > 4000 and np.abs(audio).max() > 0.05
+    monkeypatch.setattr(synthesize, "speak", lambda *_: pytest.fail("made again"))
+    assert synthesize.utterances(("happy",), 6, tmp_path) == paths
+
+
+def test_missing_voices_are_one_line_with_the_fix(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(data.DataError, match="apt-get install espeak-ng"):
+        synthesize.utterances(("happy",), 1, tmp_path)
