@@ -10,6 +10,7 @@ runs/windows/ for all epochs, seeds and recipes; a microphone's frequency respon
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,8 +151,16 @@ def make(loader: DataLoader, n: int) -> None:
 
 
 def keep(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-    """An array on disk, zeros at first (a sparse file); it grows when a recipe wants more windows of the same kind."""
+    """An array on disk, zeros at first (a sparse file); it grows when a recipe wants more windows of the same kind.
+    Raises DataError when the disk is too full for it."""
     bytes_wanted = int(np.prod(shape)) * np.dtype(kind).itemsize
+    have = path.stat().st_blocks * 512 if path.exists() else 0
+    free = shutil.disk_usage(path.parent).free
+    if bytes_wanted - have > free:  # writing into a mapped file that the disk cannot hold would kill the process
+        raise data.DataError(
+            f"{path.parent}: needs {(bytes_wanted - have) / 1e9:.1f} GB for training windows, {free / 1e9:.1f} GB are "
+            "free; make room, or set train.pool lower in the recipe"
+        )
     with open(path, "ab") as file:
         if file.tell() < bytes_wanted:
             file.truncate(bytes_wanted)

@@ -45,6 +45,12 @@ def test_what_is_kept_is_not_made_again(corpus, tmp_path, monkeypatch):
     windows.Windows(corpus, recipe.parse(RECIPE), 0, tmp_path)
 
 
+def test_a_disk_too_small_is_one_line(corpus, tmp_path):
+    with pytest.raises(data.DataError, match="GB are free; make room, or set train.pool lower"):
+        windows.Windows(corpus, recipe.parse(RECIPE.replace("pool = 48", "pool = 1_000_000_000_000")), 0, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_keyword_is_where_the_targets_say(corpus):
     """Composed without noise, the tone of the keyword sounds between start and end and nowhere else."""
     sources = windows.read(windows.find(corpus, recipe.parse(RECIPE)), 2)
