@@ -1,11 +1,15 @@
 """Fixtures of all rooms."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# Started in the background a shell makes its children deaf to Ctrl-C, and theirs too; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

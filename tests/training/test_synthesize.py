@@ -18,7 +18,7 @@ def test_distance_is_levenshteins():
 @needs_voices
 def test_near_misses_sound_like_the_keyword_and_never_are_it():
     words, alike, common = synthesize.vocabulary(("happy", "go"))
-    assert {"happen", "hippie", "nappy"} <= set(alike) and len(words) > 10_000
+    assert {"hippie", "nappy"} <= set(alike) and len(words) > 10_000
     assert not {"happy", "unhappy", "go"} & {*words, *alike, *common}
 
 
