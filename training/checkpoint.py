@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, weights as tensors, everything else as text in its metadata. No pickle."""
+"""Checkpoints: one safetensors file, weights as tensors, the rest as text in its metadata. Reading runs no code."""
 
 import json
 import os
