@@ -25,6 +25,7 @@ SILENCES = "speech_commands/_silence_"
 AFTER = SAMPLE_RATE // 2  # half a second of low noise follows each clip
 LATEST = 0.5  # seconds after a clip's end at which an event still counts as a hit
 TRACKS = 100
+OTHERS = 20  # clips around the one of the keyword in each track
 CLIPS_PER_STREAM = 12  # with two seconds of other words between them that makes a minute
 ROOMS = 40
 ROOM_SEED = 1_000_003  # not training's
@@ -43,7 +44,6 @@ CONDITIONS = {  # name → (signal-to-noise ratio in dB or None for as recorded,
 class Recordings:
     """Test recordings of one keyword, float32."""
 
-    keyword: str
     positives: list[np.ndarray]  # clips of the testing list
     negatives: list[np.ndarray]  # all others there, and background only
     talk: np.ndarray  # continuous/, joined
@@ -51,17 +51,20 @@ class Recordings:
 
 
 def load(base: Path, keyword: str) -> Recordings:
+    """Raises DataError where there is too little to measure with."""
     clips = [c for c in data.find(base, ["speech_commands", "wake_words"], words=True) if c.split == "testing"]
     home = {c.path.parents[1] for c in clips if c.word == keyword}
     if not home:
         raise data.DataError(f"no test clips of {keyword!r} below {base}")
     # Negatives come from the corpus of the keyword, recorded like it; other corpora are too easily told apart.
     negatives = [c for c in clips if c.word != keyword and c.path.parents[1] in home]
+    if len(negatives) < OTHERS:
+        have = f"{len(negatives)} test clips of other words than {keyword!r} below {base}"
+        raise data.DataError(f"{have}, {OTHERS} needed; add some")
     silences = [c for c in data.find(base, [SILENCES])] if base / "speech_commands" in home else []
     talk = data.read_all(data.find(base, ["continuous"]), "continuous speech")
     noises = [c for c in data.find(base, ["noise"]) if c.split == "testing"]
     return Recordings(
-        keyword,
         floats([c for c in clips if c.word == keyword], keyword),
         floats(negatives + silences, "negatives"),
         to_float(np.concatenate(talk)) if talk else np.zeros(0, np.float32),
@@ -130,7 +133,10 @@ def hear_negatives(engine: Engine, recordings: Recordings, keyword: int, folders
         "joined_negatives": np.concatenate([recordings.negatives[i] for i in order]),
     }
     for folder in folders:
-        streams[folder.name] = np.concatenate(floats(data.clips_of(folder, words=False), folder.name))
+        clips = data.clips_of(folder, words=False)
+        if not clips:
+            raise data.DataError(f"{folder}: no recordings ({' '.join(data.SUFFIXES)}); name another with --also")
+        streams[folder.name] = np.concatenate(floats(clips, folder.name))
     return [
         Alarms(
             name,
@@ -164,8 +170,8 @@ def track_figures(engine: Engine, recordings: Recordings, keyword: int, threshol
     rng = np.random.default_rng(3)
     found = clean = 0
     for _ in bar(range(TRACKS), "tracks"):
-        pieces = [recordings.negatives[i] for i in rng.choice(len(recordings.negatives), 20, replace=False)]
-        place = int(rng.integers(21))
+        pieces = [recordings.negatives[i] for i in rng.choice(len(recordings.negatives), OTHERS, replace=False)]
+        place = int(rng.integers(OTHERS + 1))
         pieces.insert(place, recordings.positives[int(rng.integers(len(recordings.positives)))])
         start = sum(map(len, pieces[:place])) / SAMPLE_RATE
         end = start + len(pieces[place]) / SAMPLE_RATE

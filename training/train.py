@@ -170,7 +170,14 @@ def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: i
         return
     held_out = validation.load(base, recipe, trainer.model)
     dataset = windows.Windows(base, recipe, workers)
-    print(f"{folder}: {n_parameters(trainer.model)} parameters, {recipe.train.epochs} epochs", flush=True)
+    clips, spoken = dataset.clips, sum(dataset.clips.keywords, [])
+    speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})
+    print(
+        f"{folder}: {n_parameters(trainer.model)} parameters, {recipe.train.epochs} epochs; {len(spoken)} keyword "
+        f"clips by {speakers} speakers, {len(clips.words)} of other words, {len(clips.speech)} recordings of speech, "
+        f"{len(clips.synthetic)} synthesised, {len(clips.noise)} noises",
+        flush=True,
+    )
     while trainer.epoch < recipe.train.epochs:
         began = time.monotonic()
         loader = DataLoader(
@@ -217,6 +224,9 @@ def main() -> int:
     except (recipes.RecipeError, data.DataError, checkpoint.CheckpointError) as error:
         print(f"train: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"train: error: {error}; make room, then run the same command again to go on", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("train: interrupted; run the same command again to go on", file=sys.stderr)
         return 130

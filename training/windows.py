@@ -54,15 +54,15 @@ class Clips:
     synthetic: list[data.Clip]
 
 
-def find(base: Path, recipe: Recipe, split: str = "training") -> Clips:
-    """Raises DataError where a keyword has no clips."""
-    words = [c for c in data.find(base, recipe.data.words, words=True) if c.split == split]
-    speech = [c for c in data.find(base, recipe.data.speech) if c.split == split]
-    noise = [c for c in data.find(base, recipe.data.noise) if c.split == split]
+def find(base: Path, recipe: Recipe) -> Clips:
+    """The recordings of the training split. Raises DataError where a keyword has no clips."""
+    words = [c for c in data.find(base, recipe.data.words, words=True) if c.split == "training"]
+    speech = [c for c in data.find(base, recipe.data.speech) if c.split == "training"]
+    noise = [c for c in data.find(base, recipe.data.noise) if c.split == "training"]
     spoken = recipe.data.keywords
     for keyword in spoken:
         if not any(c.word == keyword for c in words):
-            raise data.DataError(f"no {split} clips of {keyword!r} in {', '.join(recipe.data.words)} below {base}")
+            raise data.DataError(f"no training clips of {keyword!r} in {', '.join(recipe.data.words)} below {base}")
     return Clips(
         [[c for c in words if c.word == k] for k in spoken],
         [c for c in words if c.word not in spoken],
@@ -95,6 +95,7 @@ class Windows(Dataset):
     def __init__(self, base: Path, recipe: Recipe, workers: int, folder: Path = Path("runs/windows")):
         self.size, self.hops = recipe.model, recipe.train.hops
         clips, pool = find(base, recipe), recipe.train.pool
+        self.clips = clips
         kind = [VERSION, self.hops, self.size.hop_samples, recipe.data.keywords, recipe.data.rooms]
         names = [c.path.as_posix() for cs in (*clips.keywords, *list(vars(clips).values())[1:]) for c in cs]
         name = hashlib.sha256(json.dumps([kind, names]).encode()).hexdigest()[:16]

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from edge_demo import evaluate
 from runtime.engine import Engine
+from training import data
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +30,7 @@ class Loudness:
 def known() -> evaluate.Recordings:
     loud, quiet = np.full(16_000, 0.8, np.float32), np.full(16_000, 0.1, np.float32)
     talk = np.concatenate([quiet, loud, quiet, quiet, loud, quiet])
-    return evaluate.Recordings("tone", [loud] * 4, [quiet] * 40, talk, [])
+    return evaluate.Recordings([loud] * 4, [quiet] * 40, talk, [])
 
 
 def test_clips_that_are_told_apart_cost_nothing():
@@ -52,6 +54,20 @@ def test_tracks_count_what_is_found_and_where():
         "none_elsewhere": 1.0,
     }
     assert evaluate.track_figures(Loudness(), known(), 0, 0.01)["none_elsewhere"] < 0.2  # fires at once
+
+
+def test_too_little_to_measure_with_is_named(tmp_path):
+    """A folder of the user's without recordings, and a keyword with hardly another word beside it."""
+    with pytest.raises(data.DataError, match="no recordings .* name another with --also"):
+        evaluate.hear_negatives(Loudness(), known(), 0, [tmp_path])
+    clips = [f"happy/{speaker}_nohash_0.wav" for speaker in range(3)]
+    for clip in clips:
+        path = tmp_path / "speech_commands" / clip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.zeros(16_000), 16_000)
+    (tmp_path / "speech_commands" / "testing_list.txt").write_text("\n".join(clips))
+    with pytest.raises(data.DataError, match="0 test clips of other words than 'happy' .* 20 needed"):
+        evaluate.load(tmp_path, "happy")
 
 
 def test_table_has_a_line_per_figure():

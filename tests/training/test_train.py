@@ -2,6 +2,7 @@
 
 import csv
 import os
+import resource
 import subprocess
 import sys
 
@@ -84,6 +85,16 @@ def test_another_recipe_does_not_go_on(folder, corpus, whole):
 def test_mistakes_are_one_line(arguments, message):
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_full_disk_is_one_line(folder, corpus):
+    """A limit on the size of files fails writes as a full disk does."""
+    most = 100_000  # bytes; and more windows than are kept already: those would be found, and need no room
+    text = RECIPE.replace("pool = 48", "pool = 4800")
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))}
+    done = train(folder, corpus, "full", text, **limit)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "make room, then run the same command again" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "other"])
