@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 PY := .venv/bin/python
 MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
 RECIPE ?= base
-SYSTEM := portaudio19-dev pulseaudio pulseaudio-utils libasound2-plugins espeak-ng flite wamerican-small
+SYSTEM := portaudio19-dev pulseaudio pulseaudio-utils libasound2-plugins espeak-ng flite wamerican
 
 .PHONY: help export test train data demo evaluate system clean
 .DEFAULT_GOAL := help

@@ -11,7 +11,14 @@ ALLOWED = {
     "training": set(),
     "export": {"training.checkpoint", "training.crnn", "training.features"},
     "runtime": set(),
-    "edge_demo": {"runtime", "training.augment", "training.data", "training.features", "training.metrics"},
+    "edge_demo": {
+        "export.threshold",
+        "runtime",
+        "training.augment",
+        "training.data",
+        "training.features",
+        "training.metrics",
+    },
 }
 
 
