@@ -232,7 +232,7 @@ DEVICES = [audio.Device(0, "HDA Intel", 2, 44100, False), audio.Device(3, "USB M
 
 @pytest.mark.parametrize(("wanted", "number"), [(None, 3), ("0", 0), ("4", 4), ("camera", 4), ("usb m", 3)])
 def test_a_microphone_is_chosen_by_number_or_name(wanted, number):
-    assert audio._choose(DEVICES, wanted).number == number
+    assert audio.choose(DEVICES, wanted).number == number
 
 
 @pytest.mark.parametrize(("devices", "wanted", "problem"), [
@@ -242,4 +242,4 @@ def test_a_microphone_is_chosen_by_number_or_name(wanted, number):
 ])
 def test_a_microphone_that_cannot_be_chosen(devices, wanted, problem):
     with pytest.raises(AudioError, match=problem):
-        audio._choose(devices, wanted)
+        audio.choose(devices, wanted)
