@@ -1,0 +1,50 @@
+"""The toy bundle of the runtime's tests, and engines from whose source one check was taken out."""
+
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_fixtures() -> Any:
+    spec = importlib.util.spec_from_file_location("runtime_fixtures", ROOT / "tests" / "runtime" / "conftest.py")
+    assert spec and spec.loader
+    fixtures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fixtures)
+    return fixtures
+
+
+@pytest.fixture(scope="session")
+def toy() -> Any:
+    """tests/runtime/conftest.py: GRAPH, MANIFEST, write_bundle."""
+    return load_fixtures()
+
+
+@pytest.fixture
+def weakened() -> Iterator[Callable[..., Any]]:
+    """weakened((old, new), …): the engine's module with pieces of its source replaced, each found exactly once."""
+    made: list[str] = []
+
+    def weaken(*changes: tuple[str, str]) -> Any:
+        texts = {name: (ROOT / "runtime" / f"{name}.py").read_text() for name in ("engine", "onnx_scan")}
+        for old, new in changes:
+            (home,) = [name for name, text in texts.items() if old in text]
+            assert texts[home].count(old) == 1, f"{old!r} is there {texts[home].count(old)} times"
+            texts[home] = texts[home].replace(old, new)
+        texts["engine"] = texts["engine"].replace("from runtime.onnx_scan", "from weakened_onnx_scan")
+        for name in ("onnx_scan", "engine"):
+            module = types.ModuleType(f"weakened_{name}")
+            sys.modules[module.__name__] = module
+            made.append(module.__name__)
+            exec(compile(texts[name], f"weakened_{name}.py", "exec"), module.__dict__)
+        return sys.modules["weakened_engine"]
+
+    yield weaken
+    for name in set(made):
+        del sys.modules[name]
