@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from runtime import mqtt
@@ -399,7 +399,8 @@ URLS = st.text() | st.lists(PIECES | st.text(max_size=3), max_size=8).map("".joi
     PIECES | st.text(max_size=3), max_size=6).map(lambda parts: "mqtt://" + "".join(parts))
 
 
-def fuzz_addresses(inputs: int) -> None:
+def fuzz_addresses(inputs: int, batch: int = 0) -> None:
+    @seed(batch)
     @settings(max_examples=inputs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(URLS)
     def parsed(url: str) -> None:
@@ -419,8 +420,9 @@ def test_fuzz_addresses_sample():
 
 
 @pytest.mark.slow
-def test_fuzz_addresses_100_000():
-    fuzz_addresses(100_000)
+@pytest.mark.parametrize("batch", range(1, 21))  # hypothesis remembers what it tried, and grows
+def test_fuzz_addresses_100_000(batch):
+    fuzz_addresses(5000, batch)
 
 
 # Fuzzed: what a broker says
@@ -443,7 +445,7 @@ SPEECHES = st.builds(lambda start, parts: start + b"".join(parts), st.sampled_fr
                      st.lists(packets() | st.binary(max_size=20), max_size=6))
 
 
-def fuzz_broker(inputs: int) -> None:
+def fuzz_broker(inputs: int, batch: int = 0) -> None:
     speeches: queue.Queue[bytes] = queue.Queue()
     ended: queue.Queue[bytes] = queue.Queue()
 
@@ -468,6 +470,7 @@ def fuzz_broker(inputs: int) -> None:
     threading.Thread(target=broker, args=(listening,), daemon=True).start()
     one = Publisher(f"mqtt://127.0.0.1:{listening.getsockname()[1]}", keywords=["happy"])
     try:
+        @seed(batch)
         @settings(max_examples=inputs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(SPEECHES)
         def survived(speech: bytes) -> None:
@@ -501,5 +504,6 @@ def test_fuzz_broker_sample(no_pauses):
 
 
 @pytest.mark.slow
-def test_fuzz_broker_100_000(no_pauses):
-    fuzz_broker(100_000)
+@pytest.mark.parametrize("batch", range(1, 21))  # hypothesis remembers what it tried, and grows
+def test_fuzz_broker_100_000(no_pauses, batch):
+    fuzz_broker(5000, batch)
