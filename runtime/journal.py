@@ -1,8 +1,8 @@
 """What happened, as JSON lines on standard output: detections, and events that are no detections.
 
 Any thread may post an event; lines are written by the main thread alone, so that they never mix and an output that
-cannot be written is noticed in one place. Every event is counted. An event that comes again and again is written at
-most once a second, and its "count" then tells how often it happened.
+cannot be written is noticed in one place. Every event is counted. An event that comes again and again is written a
+few times and then once a second, and its "count" tells how often it happened.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from typing import Any
 
-AGAIN_SECONDS = 1.0
+BURST = 5  # lines of one event at once; then one a second
 WAITING = 256  # events; more can only be waiting when standard output blocks
 
 
@@ -21,14 +21,16 @@ class Journal:
         self.time_s = 0.0
         self.counts: Counter[str] = Counter()
         self._waiting: deque[dict[str, Any]] = deque(maxlen=WAITING)
-        self._told: dict[str, float] = {}
+        self._credit: dict[str, tuple[float, float]] = {}  # lines that may be written, and as of when
 
     def post(self, event: str, **fields: Any) -> None:
         """Count an event and have it written by the next `flush`. Never blocks; for any thread."""
         self.counts[event] += 1
         now = time.monotonic()
-        if now - self._told.get(event, -AGAIN_SECONDS) >= AGAIN_SECONDS:
-            self._told[event] = now
+        credit, since = self._credit.get(event, (BURST, now))
+        credit = min(BURST, credit + now - since)
+        self._credit[event] = (credit - 1 if credit >= 1 else credit, now)
+        if credit >= 1:
             line = {"event": event, "time_s": round(self.time_s, 3), **fields, "count": self.counts[event]}
             self._waiting.append(line)
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -58,12 +59,10 @@ def on_sigterm(last_words: Callable[[], bytes]) -> None:
     def watch(heard: socket.socket, _told: socket.socket) -> None:
         while signal.SIGTERM not in heard.recv(64):
             pass
-        time.sleep(PATIENCE)
+        threading.Event().wait(PATIENCE)
         with contextlib.suppress(OSError):
             os.write(1, last_words())
         os._exit(0)
-
-    import threading
 
     heard, told = socket.socketpair()
     told.setblocking(False)

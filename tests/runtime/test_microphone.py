@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import select
 import shutil
 import signal
@@ -21,40 +20,6 @@ pytestmark = [
     pytest.mark.microphone,
     pytest.mark.skipif(bool(MISSING), reason=f"a microphone needs {', '.join(MISSING)}"),
 ]
-
-ALSA = """
-pcm.!default { type pulse }
-ctl.!default { type pulse }
-"""
-
-
-@pytest.fixture
-def pulse(tmp_path: Path):
-    """Environment with a PulseAudio of its own, whose null sink `mic` is heard by the default ALSA device."""
-    (tmp_path / "run").mkdir(mode=0o700)
-    (tmp_path / "home").mkdir()
-    configuration = tmp_path / "asound.conf"
-    configuration.write_text("</usr/share/alsa/alsa.conf>\n" + ALSA)
-    environment = {**os.environ, "HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run"),
-                   "PULSE_RUNTIME_PATH": str(tmp_path / "run"), "PULSE_SERVER": f"unix:{tmp_path / 'run' / 'native'}",
-                   "PULSE_SOURCE": "mic.monitor", "ALSA_CONFIG_PATH": str(configuration)}
-    server = subprocess.Popen(
-        ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--disable-shm=yes",
-         "-L", f"module-native-protocol-unix socket={tmp_path / 'run' / 'native'} auth-anonymous=1",
-         "-L", "module-null-sink sink_name=mic rate=48000"],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            if subprocess.run(["pactl", "info"], env=environment, capture_output=True).returncode == 0:
-                break
-            time.sleep(0.1)
-        else:
-            pytest.fail("pulseaudio did not start")
-        yield environment
-    finally:
-        server.terminate()
-        server.wait()
-
 
 def play(environment: dict[str, str], path: Path) -> None:
     subprocess.run(["paplay", "--device=mic", path], env=environment, check=True, timeout=30)
