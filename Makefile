@@ -6,12 +6,14 @@ MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
 RECIPE ?= base
 SYSTEM := portaudio19-dev pulseaudio pulseaudio-utils libasound2-plugins espeak-ng flite wamerican-small
 
-.PHONY: help export test train data demo evaluate system clean
+.PHONY: help export test test-all soak train data demo evaluate system clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make export                 export every shipped checkpoint into dist/"
 	@echo "make test                   lint, type check, test (EARSHOT_DATA=folder adds the tests on real recordings)"
+	@echo "make test-all               the same with 100 000 fuzzed inputs, minutes-long faults, and the soak"
+	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-base)"
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
 	@echo "make evaluate BUNDLE=dist/happy-base   false accepts, misses, DET; data from EARSHOT_DATA"
@@ -25,6 +27,15 @@ test: .venv/ready
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m pytest
+
+test-all: .venv/ready
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	EARSHOT_FUZZ=100000 $(PY) -m pytest -m ''
+	$(PY) -m edge_demo.soak $(BUNDLE)
+
+soak: .venv/ready
+	$(PY) -m edge_demo.soak $(BUNDLE) $(if $(HOURS),--hours $(HOURS))
 
 train: .venv/ready
 	$(PY) -m training.train $(RECIPE) $(if $(KEYWORD),--keyword $(KEYWORD)) $(if $(SEED),--seed $(SEED))

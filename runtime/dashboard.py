@@ -274,6 +274,10 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Requests are nothing to write home about."""
 
+    def send_response_only(self, code: int, message: str | None = None) -> None:
+        self.request_version = "HTTP/1.0"  # whoever claims 0.9 gets a status line all the same
+        super().send_response_only(code, message)
+
     def do_GET(self) -> None:
         self._answer(self._get)
 

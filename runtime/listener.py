@@ -139,6 +139,7 @@ class Listener:
 
                 self._meter = Meter(self.hop_samples)
             self._open_sinks(options)
+            self.journal.flush()
             signal.signal(signal.SIGHUP, self._on_sighup)
             if options.wav:
                 self.systemd.say("READY=1")
