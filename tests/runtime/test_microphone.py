@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import select
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 MISSING = [program for program in ("pulseaudio", "paplay", "pactl") if shutil.which(program) is None]
 if importlib.util.find_spec("pyaudio") is None:
     MISSING.append("pyaudio")
@@ -65,3 +67,79 @@ def test_a_microphone_that_is_not_there(listen, bundle, pulse):
     out, err = process.communicate(timeout=30)
     assert process.returncode == 2 and not out
     assert err == b"listen: error: no microphone 'no such thing': plug one in, or see --list-devices\n"
+
+
+# A trained bundle hears a person, in time
+
+
+@pytest.fixture(scope="session")
+def trained() -> Path:
+    folder = Path(os.environ.get("EARSHOT_BUNDLE") or ROOT / "dist" / "happy-base")
+    if not (folder / "manifest.json").is_file():
+        pytest.skip(f"no trained bundle in {folder}: make export, or set EARSHOT_BUNDLE")
+    return folder
+
+
+def samples_of(path: Path) -> np.ndarray:
+    import soundfile
+
+    samples, rate = soundfile.read(path, dtype="float32")
+    assert rate == 16000
+    return samples
+
+
+def end_of_speech(samples: np.ndarray) -> float:
+    """Seconds up to where the last tenth of the loudest 20 ms is reached."""
+    level = np.sqrt((samples[: len(samples) // 320 * 320].reshape(-1, 320) ** 2).mean(axis=1))
+    return float(np.flatnonzero(level > 0.1 * level.max())[-1] + 1) * 0.02
+
+
+def delays(listen, trained: Path, pulse: dict[str, str], folder: Path, clips: list[np.ndarray]) -> list[float]:
+    """Seconds from the end of each clip's speech to its detection's line, all clips played in one track.
+
+    The track starts when paplay does: what it takes to start counts as delay.
+    """
+    rng = np.random.default_rng(0)
+    ends: list[float] = []
+    track = [rng.standard_normal(24000).astype(np.float32) * 1e-3]
+    for clip in clips:
+        ends.append(sum(map(len, track)) / 16000 + end_of_speech(clip))
+        track += [clip, rng.standard_normal(24000).astype(np.float32) * 1e-3]
+    with wave.open(str(folder / "track.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(np.clip(np.concatenate(track) * 32767, -32768, 32767).astype("<i2").tobytes())
+    process = listen(trained, "--meter", env=pulse)
+    wait_until_it_listens(process)
+    time.sleep(1)
+    found: list[float] = []
+    start = time.monotonic()
+    player = subprocess.Popen(["paplay", "--device=mic", "--latency-msec=50", folder / "track.wav"], env=pulse)
+    while player.poll() is None or time.monotonic() < start + ends[-1] + 2:
+        if select.select([process.stdout], [], [], 0.1)[0]:
+            line = json.loads(process.stdout.readline())
+            if "keyword" in line:
+                found.append(time.monotonic() - start)
+    assert player.returncode == 0
+    # Each detection belongs to the clip whose end is nearest.
+    nearest = [min(range(len(ends)), key=lambda i: abs(time_s - ends[i])) for time_s in found]
+    assert sorted(set(nearest)) == nearest, f"some clip was told twice: {found} of {ends}"
+    return [time_s - ends[i] for time_s, i in zip(found, nearest, strict=True)]
+
+
+def test_a_synthetic_voice_is_detected_in_time(listen, trained, pulse, tmp_path):
+    clips = [samples_of(path) for path in sorted((ROOT / "tests" / "fixtures").glob("happy_flite_*.wav"))]
+    late = delays(listen, trained, pulse, tmp_path, clips)
+    print("synthetic:", late)
+    if not late:
+        pytest.skip("this bundle does not know synthetic voices")
+    assert max(late) <= 0.5
+
+
+def test_people_are_detected_in_time(listen, trained, pulse, tmp_path, recordings):
+    folder = recordings / "speech_commands"
+    names = [line for line in (folder / "testing_list.txt").read_text().split() if line.startswith("happy/")]
+    paths = [path for name in names[::8] if (path := (folder / name).with_suffix(".flac")).is_file()][:12]
+    late = delays(listen, trained, pulse, tmp_path, [samples_of(path) for path in paths])
+    print(f"{len(late)} of {len(paths)} people:", late)
+    assert len(late) >= 0.6 * len(paths)
+    assert max(late) <= 0.5
