@@ -5,11 +5,14 @@ oldest audio at last, and knows how much. A device that ends, gives nothing, or 
 is closed and opened again, with all of PortAudio: only a fresh one sees what was plugged in since.
 """
 
+import os
+import select
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from threading import Condition
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -32,6 +35,8 @@ RING_SECONDS = 8.0  # of audio that a busy or stopped process may be late
 POLL_SECONDS = 0.25  # how often somebody who waits looks up
 STALL_POLLS = 8  # so often nothing in a row: the device is gone. A silent one gives zeros.
 FIRST_RETRY, LAST_RETRY = 0.25, 2.0  # seconds before opening again; each failure doubles it
+PROBE_SECONDS = 3.0
+OPENED = "opened"
 LONGEST_SILENCE = 3600.0  # seconds; each time that opening a silent device again did not help doubles the patience
 
 Tell = Callable[..., None]  # tell(event, **fields)
@@ -143,6 +148,51 @@ class Recording:
                 self._host.terminate()
 
 
+class Probe:
+    """Tries to open a device in a child process.
+
+    Every try leaks 12 KB of PortAudio's, which at a try every two seconds is half a gigabyte a day, and a sound server
+    that hangs holds it up for as long; a child takes both with it. reason: why the device cannot be opened, "" if it can.
+    """
+
+    def __init__(self, wanted: str | None, hop_samples: int) -> None:
+        self.reason = f"the sound system did not answer for {PROBE_SECONDS:.0f} s"
+        self._end = time.monotonic() + PROBE_SECONDS
+        self._read, write = os.pipe()
+        self._child = os.fork()
+        if self._child == 0:
+            _try_to_open(wanted, hop_samples, write)
+        os.close(write)
+
+    def is_done(self, seconds: float) -> bool:
+        """Wait so long for an answer."""
+        if select.select([self._read], [], [], seconds)[0]:
+            self.reason = os.read(self._read, 4096).decode(errors="replace") or "the sound system crashed"
+            self.reason = "" if self.reason == OPENED else self.reason
+            return True
+        return time.monotonic() > self._end
+
+    def close(self) -> None:
+        os.close(self._read)
+        os.kill(self._child, signal.SIGKILL)  # it has answered, or never will; not waited for, so its number is its own
+        os.waitpid(self._child, 0)
+
+
+def _try_to_open(wanted: str | None, hop_samples: int, write: int) -> NoReturn:
+    """In the child: answer, and end without anything of the parent's being cleaned up."""
+    try:
+        signal.set_wakeup_fd(-1)  # the parent's
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            Recording(wanted, hop_samples).close()
+            os.write(write, OPENED.encode())
+        except AudioError as error:
+            os.write(write, str(error).encode()[:4000])
+    finally:
+        os._exit(0)
+
+
 class Cutter:
     """Samples at the device's rate → hops at 16 kHz, until a gap makes it start afresh. Raises AudioError."""
 
@@ -229,11 +279,18 @@ class Microphone:
             while (left := again - time.monotonic()) > 0:
                 time.sleep(min(left, POLL_SECONDS))
                 yield None
+            delay = min(2 * delay, LAST_RETRY)
+            probe = Probe(self._wanted, self._hop_samples)
             try:
+                while not probe.is_done(POLL_SECONDS):
+                    yield None
+                if probe.reason:
+                    raise AudioError(probe.reason)
                 self._open()
             except AudioError as error:
                 self._lost(str(error))
-                delay = min(2 * delay, LAST_RETRY)
+            finally:
+                probe.close()
 
     def _record(self) -> Iterator[Samples | Gap | None]:
         """Until the device is lost, or another is wanted."""
