@@ -6,8 +6,9 @@
 Feeds listen.py, as a process, an hour's programme again and again: speech (EARSHOT_DATA/continuous, else
 tests/fixtures), noise, silence, minutes of digital zeros, clipped and very quiet audio, drawn anew each hour. Every
 hour ends with a probe: the same ten seconds and the same clip. A model may well remember for longer than ten seconds,
-and its scores then tell what it heard before; the last hour therefore repeats the first, so that what differs is drift.
-Exit code 1 unless every hop of the probe scores within 0.01 of the first hour's in the last, memory grows by less than 1 MB, and every hop fed was processed.
+and its scores then tell what it heard before; so the last hour repeats the first, and what differs then is drift.
+Exit code 1 unless every hop of the probe scores within 0.01 of the first hour's in the last, memory grows by less than
+1 MB, and every hop fed was processed.
 """
 
 import argparse
@@ -136,7 +137,8 @@ def soak(bundle: str, hours: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(bundle, folder)
         for hour in range(hours):
-            audio = programme(talk, np.random.default_rng(hour if hour < hours - 1 else 0))[: (HOUR - len(asked) // HOP) * HOP]
+            audio = programme(talk, np.random.default_rng(hour if hour < hours - 1 else 0))
+            audio = audio[: (HOUR - len(asked) // HOP) * HOP]
             for part in (audio, asked):
                 run.feed(part)
                 fed += len(part) // HOP

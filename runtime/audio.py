@@ -4,15 +4,16 @@ Whatever cannot be read raises AudioError with a message of one line that says h
 part is read as far as it goes and told through `warn`. The last hop is filled up with zeros.
 """
 
-import os
 import struct
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from runtime.devices import AudioError, list_devices
+
+__all__ = ["SAMPLE_RATE", "AudioError", "cut", "list_devices", "pcm_hops", "resample", "wav_hops"]
 
 SAMPLE_RATE = 16_000
 BLOCK_BYTES = 1 << 16  # of a WAV file at a time: memory does not grow with the file
@@ -20,10 +21,6 @@ LOUDEST = 1e6  # a float sample beyond it is no audio; full scale is 1
 
 Samples = NDArray[np.float32]
 Warn = Callable[[str], None]
-
-
-class AudioError(Exception):
-    """Audio that cannot be had. The message is one line: what, why, and what to do."""
 
 
 def cut(blocks: Iterable[Samples], hop_samples: int) -> Iterator[Samples]:
@@ -213,79 +210,3 @@ def _pcm_blocks(stream: BinaryIO, hop_samples: int, warn: Warn) -> Iterator[Samp
             warn("standard input: ends inside a sample, its last byte is left out")
         yield mix(decode(data[: len(data) - len(data) % 2], RAW))
         data = stream.read(2 * hop_samples)
-
-
-# Microphones, as far as they are known before one is opened: the rest is in microphone.py
-
-
-class Device(NamedTuple):
-    """A microphone as PyAudio knows it."""
-
-    number: int
-    name: str
-    channels: int
-    rate: int  # Hz, the device's own
-    is_default: bool
-
-
-def list_devices() -> list[Device]:
-    """Every device that can record. Raises AudioError without PyAudio."""
-    pyaudio = import_pyaudio()
-    with quiet():
-        host = pyaudio.PyAudio()
-    try:
-        return devices_of(host)
-    finally:
-        host.terminate()
-
-
-def import_pyaudio() -> Any:
-    try:
-        import pyaudio
-    except ImportError:
-        raise AudioError("microphone: needs PyAudio: apt install python3-pyaudio, or pip install pyaudio; or do "
-                         "without: arecord -q -r 16000 -f S16_LE -c 1 -t raw | listen.py BUNDLE --stdin") from None
-    return pyaudio
-
-
-def devices_of(host: Any) -> list[Device]:
-    """Every device that an open PyAudio can record from."""
-    try:
-        default = host.get_default_input_device_info()["index"]
-    except OSError:
-        default = None
-    every = (host.get_device_info_by_index(index) for index in range(host.get_device_count()))
-    return [Device(d["index"], d["name"], d["maxInputChannels"], round(d["defaultSampleRate"]), d["index"] == default)
-            for d in every if d["maxInputChannels"] > 0]
-
-
-def choose(devices: list[Device], wanted: str | None) -> Device:
-    """The device of that index, or the only one with that text in its name; None: the default. Raises AudioError."""
-    if wanted is None:
-        found = [device for device in devices if device.is_default] or devices[:1]
-    elif wanted.isdecimal():
-        found = [device for device in devices if device.number == int(wanted)]
-    else:
-        found = ([device for device in devices if device.name == wanted]
-                 or [device for device in devices if wanted.lower() in device.name.lower()])
-    if not found:
-        what = "no microphone" if wanted is None else f"no microphone {wanted!r}"
-        raise AudioError(f"{what}: plug one in, or see --list-devices")
-    if len(found) > 1:
-        choice = ", ".join(f"{device.number} ({device.name})" for device in found)
-        raise AudioError(f"microphone {wanted!r}: could be {choice}: give the number")
-    return found[0]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep ALSA and JACK from writing pages to stderr about every device that is not there."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

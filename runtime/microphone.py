@@ -5,38 +5,27 @@ oldest audio at last, and knows how much. A device that ends, gives nothing, or 
 is closed and opened again, with all of PortAudio: only a fresh one sees what was plugged in since.
 """
 
-import os
+import contextlib
 import select
-import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from threading import Condition
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 
-from runtime.audio import (
-    SAMPLE_RATE,
-    AudioError,
-    Format,
-    Samples,
-    choose,
-    decode,
-    devices_of,
-    import_pyaudio,
-    mix,
-    quiet,
-    resampler,
-)
+from runtime import devices
+from runtime.audio import SAMPLE_RATE, AudioError, Format, Samples, decode, mix, resampler
 from runtime.timeline import Timeline
 
 RING_SECONDS = 8.0  # of audio that a busy or stopped process may be late
 POLL_SECONDS = 0.25  # how often somebody who waits looks up
 STALL_POLLS = 8  # so often nothing in a row: the device is gone. A silent one gives zeros.
-FIRST_RETRY, LAST_RETRY = 0.25, 2.0  # seconds before opening again; each failure doubles it
+FIRST_RETRY, LAST_RETRY = 0.25, 3.0  # seconds before opening again; each failure doubles it
 PROBE_SECONDS = 3.0
-OPENED = "opened"
 LONGEST_SILENCE = 3600.0  # seconds; each time that opening a silent device again did not help doubles the patience
 
 Tell = Callable[..., None]  # tell(event, **fields)
@@ -98,99 +87,68 @@ class Recording:
     """One device, open and recording into a ring. Raises AudioError."""
 
     def __init__(self, wanted: str | None, hop_samples: int) -> None:
-        self._pyaudio = import_pyaudio()
-        with quiet():
-            self._host = self._pyaudio.PyAudio()
-            try:
-                self.device = choose(devices_of(self._host), wanted)
-                self.rate, self.channels, self._stream = self._open(hop_samples)
-            except BaseException:
-                self._host.terminate()
-                raise
-
-    def _open(self, hop_samples: int) -> tuple[int, int, Any]:
-        """16 kHz and one channel where the device does that, else what it can."""
-        refusal: Exception | None = None
-        for rate in dict.fromkeys((SAMPLE_RATE, self.device.rate)):
-            self.ring = Ring(round(RING_SECONDS * rate))
-            for channels in dict.fromkeys((1, self.device.channels)):
-                self._frame_bytes = 2 * channels
-                try:
-                    return rate, channels, self._host.open(
-                        rate=rate, channels=channels, format=self._pyaudio.paInt16, input=True,
-                        input_device_index=self.device.number, stream_callback=self._heard,
-                        frames_per_buffer=round(hop_samples * rate / SAMPLE_RATE))
-                except (OSError, ValueError) as error:
-                    refusal = error
-        raise AudioError(f"microphone {self.device.name!r}: cannot be opened ({refusal}): "
-                         "end what else records from it, or choose another of --list-devices")
+        self._overflow = devices.import_pyaudio().paInputOverflow
+        self._opened = devices.open_device(wanted, hop_samples, self._heard)
+        self.device, self.rate, self.channels = self._opened[:3]
+        self.ring = Ring(round(RING_SECONDS * self.rate))
+        self._frame_bytes = 2 * self.channels
+        try:
+            self._opened.stream.start_stream()
+        except OSError as error:
+            self._opened.close()
+            raise AudioError(f"microphone {self.device.name!r}: cannot be started ({error}): "
+                             "end what else records from it, or choose another of --list-devices") from None
 
     def _heard(self, data: bytes | None, frames: int, times: object, status: int) -> tuple[None, int]:
-        self.ring.put(data or b"", len(data or b"") // self._frame_bytes, bool(status & self._pyaudio.paInputOverflow))
-        return None, self._pyaudio.paContinue
+        data = data or b""
+        self.ring.put(data, len(data) // self._frame_bytes, bool(status & self._overflow))
+        return None, 0  # paContinue
 
     @property
     def is_active(self) -> bool:
         """False when PortAudio gave the device up."""
         try:
-            return bool(self._stream.is_active())
+            return bool(self._opened.stream.is_active())
         except OSError:
             return False
 
     def close(self) -> None:
         """Stop recording and let go of the device."""
-        with quiet():
-            try:
-                self._stream.close()
-            except OSError:  # of a device that was pulled out; there is nothing left to close
-                pass
-            finally:
-                self._host.terminate()
+        self._opened.close()
 
 
 class Probe:
-    """Tries to open a device in a child process.
+    """Tries to open a device in a process of its own.
 
-    Every try leaks 12 KB of PortAudio's, which at a try every two seconds is half a gigabyte a day, and a sound server
-    that hangs holds it up for as long; a child takes both with it. reason: why the device cannot be opened, "" if it can.
+    Every try leaks 12 KB of PortAudio's, which at a try every three seconds is a third of a gigabyte a day, and a sound
+    server that hangs holds it up for as long: a process takes both with it. It cannot be a fork, which PulseAudio's
+    library refuses to work in. reason: why the device cannot be opened, "" if it can.
     """
 
     def __init__(self, wanted: str | None, hop_samples: int) -> None:
         self.reason = f"the sound system did not answer for {PROBE_SECONDS:.0f} s"
         self._end = time.monotonic() + PROBE_SECONDS
-        self._read, write = os.pipe()
-        self._child = os.fork()
-        if self._child == 0:
-            _try_to_open(wanted, hop_samples, write)
-        os.close(write)
+        command = [sys.executable, "-P", devices.__file__, str(hop_samples), *([] if wanted is None else [wanted])]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                         stderr=subprocess.DEVNULL)
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
 
     def is_done(self, seconds: float) -> bool:
         """Wait so long for an answer."""
-        if select.select([self._read], [], [], seconds)[0]:
-            self.reason = os.read(self._read, 4096).decode(errors="replace") or "the sound system crashed"
-            self.reason = "" if self.reason == OPENED else self.reason
+        if select.select([self._output], [], [], seconds)[0]:
+            answer = self._output.readline(1000).decode(errors="replace").strip()
+            self.reason = "" if answer == devices.OPENED else answer or "the sound system crashed"
             return True
         return time.monotonic() > self._end
 
     def close(self) -> None:
-        os.close(self._read)
-        os.kill(self._child, signal.SIGKILL)  # it has answered, or never will; not waited for, so its number is its own
-        os.waitpid(self._child, 0)
-
-
-def _try_to_open(wanted: str | None, hop_samples: int, write: int) -> NoReturn:
-    """In the child: answer, and end without anything of the parent's being cleaned up."""
-    try:
-        signal.set_wakeup_fd(-1)  # the parent's
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        try:
-            Recording(wanted, hop_samples).close()
-            os.write(write, OPENED.encode())
-        except AudioError as error:
-            os.write(write, str(error).encode()[:4000])
-    finally:
-        os._exit(0)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if not self.reason:  # let it close the device, which may be one for a single user
+                self._process.wait(0.5)
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
 
 
 class Cutter:
@@ -284,6 +242,7 @@ class Microphone:
             try:
                 while not probe.is_done(POLL_SECONDS):
                     yield None
+                probe.close()
                 if probe.reason:
                     raise AudioError(probe.reason)
                 self._open()

@@ -254,6 +254,7 @@ def test_nonsense_gets_a_clean_answer_or_none(page):
               suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
     @given(REQUESTS)
     def fuzz(request: bytes) -> None:
+        assert page.lines.process.poll() is None, f"the listener ended: {page.lines.process.returncode}"
         with socket.create_connection(("127.0.0.1", page.port), timeout=10) as client:
             try:
                 client.sendall(request)
