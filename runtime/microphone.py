@@ -24,7 +24,7 @@ from runtime.timeline import Timeline
 RING_SECONDS = 8.0  # of audio that a busy or stopped process may be late
 POLL_SECONDS = 0.25  # how often somebody who waits looks up
 STALL_POLLS = 8  # so often nothing in a row: the device is gone. A silent one gives zeros.
-FIRST_RETRY, LAST_RETRY = 0.25, 3.0  # seconds before opening again; each failure doubles it
+FIRST_RETRY, LAST_RETRY = 0.25, 2.0  # seconds before opening again; each failure doubles it
 PROBE_SECONDS = 3.0
 LONGEST_SILENCE = 3600.0  # seconds; each time that opening a silent device again did not help doubles the patience
 
@@ -120,7 +120,7 @@ class Recording:
 class Probe:
     """Tries to open a device in a process of its own.
 
-    Every try leaks 12 KB of PortAudio's, which at a try every three seconds is a third of a gigabyte a day, and a sound
+    Every try leaks 12 KB of PortAudio's, which at a try every two seconds is half a gigabyte a day, and a sound
     server that hangs holds it up for as long: a process takes both with it. It cannot be a fork, which PulseAudio's
     library refuses to work in. reason: why the device cannot be opened, "" if it can.
     """

@@ -142,7 +142,7 @@ def test_sighup_reads_configuration_and_bundle_again(listen, make_bundle, write)
 def test_several_bundles_hear_the_same_audio(listen, tmp_path, bundle):
     from conftest import write_bundle
 
-    other = write_bundle(tmp_path / "other", keywords=["noisy"], threshold=[0.9])
+    other = write_bundle(tmp_path / "other", keywords=["noisy"], threshold=[0.999])
     process = listen(bundle, other, "--stdin", stdin=subprocess.PIPE)
     out, err = process.communicate(SILENCE + LOUD, timeout=60)
     assert process.returncode == 0 and not err
