@@ -25,7 +25,6 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import numpy as np
-from numpy.typing import NDArray
 
 try:
     from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -40,17 +39,16 @@ except ModuleNotFoundError:
 if not __package__:  # run as a script: find this folder as the package it is
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from runtime.audio import SAMPLE_RATE, AudioError, Format, Samples, decode, mix, resampler
 from runtime.detector import Detector
 from runtime.engine import BundleError, Engine
+from runtime.options import read_thresholds
 
-SAMPLE_RATE = 16_000
 MOST_CONNECTIONS = 32  # each holds a model per bundle
 LONGEST_LINE = 64 << 10  # bytes of a message's JSON, in its line or behind it
 LARGEST_PAYLOAD = 1 << 20  # bytes of a message's audio; half a minute at 16 kHz and 16 bits
 MESSAGE_SECONDS = 30.0  # for a message to arrive once it has begun, or to be taken by the other side
 MOST_CHANNELS = 32
-
-Samples = NDArray[np.float32]
 
 
 class Malformed(Exception):
@@ -132,30 +130,22 @@ def _integer(event: Event, key: str, least: int, most: int) -> int:
 class Converter:
     """PCM of one format → float32 at 16 kHz, one channel, -1…1, without seams between the chunks.
 
-    rate: Hz. width: bytes of a sample, 1 (unsigned) to 4 (signed, little-endian). Raises Refused without soxr.
+    Raises AudioError without soxr.
     """
 
-    def __init__(self, rate: int, width: int, channels: int) -> None:
-        self.format = rate, width, channels
-        self._stream: Any = None
-        if rate != SAMPLE_RATE:
-            try:
-                import soxr
-            except ImportError:
-                raise Refused(f"{rate} Hz needs soxr to become {SAMPLE_RATE} Hz: pip install soxr, or send "
-                              f"{SAMPLE_RATE} Hz") from None
-            self._stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+    def __init__(self, form: Format) -> None:
+        self.format = form
+        self._stream = None if form.rate == SAMPLE_RATE else resampler(form.rate, "audio-chunk")
 
     def convert(self, data: bytes) -> Iterator[Samples]:
         """A chunk → its samples, at most about a second at a time. Raises Malformed."""
-        rate, width, channels = self.format
-        if len(data) % (width * channels):
-            raise Malformed(f"a chunk of {len(data)} bytes ends inside a sample of {channels} × {width}")
-        second = rate * width * channels
+        frame = self.format.sample_bytes * self.format.channels
+        if len(data) % frame:
+            raise Malformed(f"a chunk of {len(data)} bytes ends inside a frame of {frame}")
+        second = self.format.rate * frame
         for start in range(0, len(data), second):
-            samples = _decode(data[start : start + second], width).reshape(-1, channels)
-            mono = samples[:, 0] if channels == 1 else samples.mean(axis=1)
-            yield self._stream.resample_chunk(np.ascontiguousarray(mono)) if self._stream else mono
+            samples = mix(decode(data[start : start + second], self.format))
+            yield self._stream.resample_chunk(samples) if self._stream else samples
 
     def rest(self) -> Samples:
         """What the resampler still holds; the audio has ended."""
@@ -163,23 +153,14 @@ class Converter:
         return self._stream.resample_chunk(nothing, last=True) if self._stream else nothing
 
 
-def _decode(data: bytes, width: int) -> Samples:
-    if width == 1:
-        return (np.frombuffer(data, np.uint8).astype(np.float32) - np.float32(128)) / np.float32(128)
-    if width == 3:
-        wide = np.zeros((len(data) // 3, 4), np.uint8)
-        wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        return wide.view("<i4")[:, 0].astype(np.float32) / np.float32(2**31)
-    return np.frombuffer(data, f"<i{width}").astype(np.float32) / np.float32(2 ** (8 * width - 1))
-
-
-class Listener:
-    """One bundle listening to the audio of one connection. thresholds: replace the bundle's, by keyword."""
+class Ear:
+    """One bundle listening to the audio of one connection. thresholds: replace the bundle's, by keyword; "" all."""
 
     def __init__(self, engine: Engine, thresholds: dict[str, float]) -> None:
         self._engine = engine
         own = zip(engine.keywords, engine.thresholds, strict=True)
-        self._detector = Detector([thresholds.get(name, value) for name, value in own], engine.refractory_hops)
+        used = [thresholds.get(name, thresholds.get("", value)) for name, value in own]
+        self._detector = Detector(used, engine.refractory_hops)
         self.start_over()
 
     def start_over(self) -> None:
@@ -211,9 +192,9 @@ class Bundles:
     model: str | None
     thresholds: dict[str, float]
 
-    def load(self, folder: str) -> Listener:
-        """A fresh listener: state belongs to a stream. Takes some 50 ms. Raises BundleError."""
-        return Listener(Engine(folder, self.model), self.thresholds)
+    def load(self, folder: str) -> Ear:
+        """A fresh ear: state belongs to a stream. Takes some 50 ms. Raises BundleError."""
+        return Ear(Engine(folder, self.model), self.thresholds)
 
     def info(self) -> Info:
         models = [
@@ -234,13 +215,13 @@ class Conversation:
         self._reader = reader
         self._writer = writer
         self._names: set[str] | None = None  # wanted keywords; None: all
-        self._listeners: dict[str, Listener] = {}
+        self._ears: dict[str, Ear] = {}
         self._converter: Converter | None = None
         self._samples = 0  # at 16 kHz, since the audio started
         self._detected = False
 
     async def run(self) -> None:
-        """Raises Malformed, Refused, BundleError, and ConnectionError or TimeoutError when nobody takes the answers."""
+        """Raises Malformed, Refused, AudioError, BundleError, and OSError when nobody takes the answers."""
         while (event := await read_event(self._reader)) is not None:
             if Describe.is_type(event.type):
                 await self._say(self._bundles.info().event())
@@ -284,19 +265,19 @@ class Conversation:
         self._converter = None
         self._samples = 0
         self._detected = False
-        for listener in self._listeners.values():
-            listener.start_over()
+        for ear in self._ears.values():
+            ear.start_over()
 
     async def _chunk(self, event: Event) -> None:
-        audio = (_integer(event, "rate", 8000, 192_000), _integer(event, "width", 1, 4),
-                 _integer(event, "channels", 1, MOST_CHANNELS))
+        form = Format(rate=_integer(event, "rate", 8000, 192_000), sample_bytes=_integer(event, "width", 1, 4),
+                      channels=_integer(event, "channels", 1, MOST_CHANNELS), is_float=False)
         timestamp = event.data.get("timestamp")
         if timestamp is not None:
             timestamp = _integer(event, "timestamp", -(2**63), 2**63 - 1)
-        if self._converter is None or self._converter.format != audio:
+        if self._converter is None or self._converter.format != form:
             if self._converter is not None:
                 await self._hear(self._converter.rest(), timestamp)
-            self._converter = Converter(*audio)
+            self._converter = Converter(form)
         for samples in self._converter.convert(event.payload or b""):
             await self._hear(samples, timestamp)
 
@@ -313,9 +294,9 @@ class Conversation:
         for folder, keywords in self._bundles.keywords.items():
             if self._names is not None and self._names.isdisjoint(keywords):
                 continue
-            if folder not in self._listeners:
-                self._listeners[folder] = await asyncio.to_thread(self._bundles.load, folder)
-            for keyword in self._listeners[folder].hear(samples, last):
+            if folder not in self._ears:
+                self._ears[folder] = await asyncio.to_thread(self._bundles.load, folder)
+            for keyword in self._ears[folder].hear(samples, last):
                 if self._names is None or keyword in self._names:
                     self._detected = True
                     when = self._samples * 1000 // SAMPLE_RATE if timestamp is None else timestamp
@@ -380,7 +361,7 @@ class Server:
             await conversation.run()
         except Malformed as error:
             log(f"{peer}: connection ended: {error}")
-        except (Refused, BundleError) as error:
+        except (Refused, AudioError, BundleError) as error:
             log(f"{peer}: connection ended: {error}")
             with contextlib.suppress(OSError):
                 await conversation.refuse(str(error))
@@ -434,20 +415,15 @@ def open_bundles(options: argparse.Namespace) -> Bundles:
         for keyword in keywords[folder]:
             if owners.setdefault(_plain(keyword), folder) != folder:
                 fail(f"{keyword} is in both {owners[_plain(keyword)]} and {folder}: leave one of them out")
-    thresholds: dict[str, float] = {}
     every = [keyword for group in keywords.values() for keyword in group]
-    for text in options.threshold:
-        name, _, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = 0.0
-        if not 0 < value <= 1:
-            fail(f"--threshold {text}: must be above 0 and at most 1")
+    try:
+        given = read_thresholds(options.threshold)
+    except ValueError as error:
+        fail(f"--threshold must be {error}")
+    for name in given:
         if name and name not in every:
-            fail(f"--threshold {text}: no keyword {name}: choose from {', '.join(every)}")
-        thresholds.update({keyword: value for keyword in ([name] if name else every)})
-    return Bundles(keywords, options.model, thresholds)
+            fail(f"--threshold: no keyword {name}: choose from {', '.join(every)}")
+    return Bundles(keywords, options.model, given)
 
 
 def address(uri: str) -> tuple[str, int]:

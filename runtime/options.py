@@ -101,7 +101,7 @@ def _number(low: float, high: float, what: str) -> Callable[[Any], float]:
 _score = _number(0, 1, "above 0 and at most 1")
 
 
-def _thresholds(value: Any) -> dict[str, float]:
+def read_thresholds(value: Any) -> dict[str, float]:
     """0.9, "0.9", ["0.9", "happy=0.8"] or {happy: 0.8} → score by keyword; "" stands for every other keyword."""
     if isinstance(value, dict):
         return {keyword: _score(score) for keyword, score in value.items()}
@@ -123,8 +123,8 @@ OPTIONS = (
     Option("silence", "SECONDS", _number(0, 86400, "above 0 and at most 86400"), 60.0,
            "after so long of digital zeros a microphone is opened again (default: 60)"),
     Option("model", "float|int8|FILE", _text, None, "model of the bundle (default: the manifest's)"),
-    Option("threshold", "[KEYWORD=]T", _thresholds, {}, "score that counts as a detection, 0…1, of every keyword or of "
-           "one (default: the manifest's, measured on test data)", several=True),
+    Option("threshold", "[KEYWORD=]T", read_thresholds, {}, "score that counts as a detection, 0…1, of every keyword "
+           "or of one (default: the manifest's, measured on test data)", several=True),
     Option("refractory", "SECONDS", _number(0, 3600, "above 0 and at most 3600"), None,
            "so long a score has to be low before it counts again (default: the manifest's)"),
     Option("meter", "", _flag, False, "show level and score on stderr while listening"),
@@ -168,7 +168,7 @@ def _parser() -> Parser:
             group.add_argument(f"--{option.name}", dest=option.name, action="store_true", help=option.help)
         else:
             # --threshold takes one value each time it is given: a bundle may follow it.
-            takes: dict[str, Any] = {"action": "append"} if option.read is _thresholds else (
+            takes: dict[str, Any] = {"action": "append"} if option.read is read_thresholds else (
                 {"nargs": "+"} if option.several else {})
             group.add_argument(f"--{option.name}", dest=option.name, metavar=option.metavar, help=option.help, **takes)
     return parser
