@@ -1,6 +1,5 @@
-"""The toy bundle of the runtime's tests, and engines from whose source one check was taken out."""
+"""Engines from whose source one check was taken out."""
 
-import importlib.util
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -10,20 +9,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_fixtures() -> Any:
-    spec = importlib.util.spec_from_file_location("runtime_fixtures", ROOT / "tests" / "runtime" / "conftest.py")
-    assert spec and spec.loader
-    fixtures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fixtures)
-    return fixtures
-
-
-@pytest.fixture(scope="session")
-def toy() -> Any:
-    """tests/runtime/conftest.py: GRAPH, MANIFEST, write_bundle."""
-    return load_fixtures()
 
 
 @pytest.fixture

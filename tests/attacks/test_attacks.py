@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import toy
 
 from runtime import engine as runtime_engine
 from runtime.engine import BundleError, Engine
@@ -34,7 +35,7 @@ class Attack(NamedTuple):
     harm: true when the attack succeeded against the engine so weakened; it gets the Engine.
     """
 
-    build: Callable[[Path, Any], None]
+    build: Callable[[Path], None]
     refusal: str
     out: list[tuple[str, str]]
     harm: Callable[[Any], bool] = lambda engine: True  # to be loaded at all
@@ -67,20 +68,20 @@ def fires(engine: Any) -> bool:
 # Files
 
 
-def tampered(folder: Path, toy: Any) -> None:
+def tampered(folder: Path) -> None:
     data = (folder / MODEL).read_bytes()
     offset = np.float32(5.0).tobytes()
     assert data.count(offset) == 1
     (folder / MODEL).write_bytes(data.replace(offset, np.float32(-5.0).tobytes()))
 
 
-def bomb(folder: Path, toy: Any) -> None:
+def bomb(folder: Path) -> None:
     """What a gigabyte zipped to one megabyte looks like when it is unpacked; 8 MiB will do."""
     path = folder / "manifest.json"
     path.write_text(path.read_text() + " " * (8 << 20))
 
 
-def deep(folder: Path, toy: Any) -> None:
+def deep(folder: Path) -> None:
     text = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(text[:-1] + ', "deep": ' + "[" * 200_000 + "]" * 200_000 + "}")
 
@@ -93,8 +94,8 @@ def outside(folder: Path) -> bytes:
     return content
 
 
-def leads_to(name: str) -> Callable[[Path, Any], None]:
-    def build(folder: Path, toy: Any) -> None:
+def leads_to(name: str) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
         content, path = outside(folder), name.format(folder.parent)
         if path.startswith("sub/"):
             (folder / "sub").symlink_to(folder.parent, target_is_directory=True)
@@ -104,30 +105,30 @@ def leads_to(name: str) -> Callable[[Path, Any], None]:
     return build
 
 
-def linked(folder: Path, toy: Any) -> None:
+def linked(folder: Path) -> None:
     content = outside(folder)
     put(folder, MODEL, content)
     (folder / MODEL).unlink()
     (folder / MODEL).symlink_to(folder.parent / "outside.onnx")
 
 
-def linked_manifest(folder: Path, toy: Any) -> None:
+def linked_manifest(folder: Path) -> None:
     (folder / "manifest.json").rename(folder.parent / "elsewhere.json")
     (folder / "manifest.json").symlink_to(folder.parent / "elsewhere.json")
 
 
-def too_many(folder: Path, toy: Any) -> None:
+def too_many(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     more = {f"f{number}": manifest["files"][MODEL] for number in range(5000)}
     rewrite(folder, files=manifest["files"] | more)
 
 
-def twice(folder: Path, toy: Any) -> None:
+def twice(folder: Path) -> None:
     path = folder / "manifest.json"
     path.write_text('{"default_model": "innocent.onnx", ' + path.read_text()[1:])
 
 
-def sparse(folder: Path, toy: Any) -> None:
+def sparse(folder: Path) -> None:
     os.truncate(folder / "report.md", 65 << 20)
     content = bytes(65 << 20)
     content = b"# report\n" + content[9:]
@@ -139,31 +140,31 @@ def sparse(folder: Path, toy: Any) -> None:
 # Manifest and metadata
 
 
-def nan_threshold(folder: Path, toy: Any) -> None:
+def nan_threshold(folder: Path) -> None:
     toy.write_bundle(folder, threshold=[float("nan")])
 
 
-def commanding_keyword(folder: Path, toy: Any) -> None:
+def commanding_keyword(folder: Path) -> None:
     toy.write_bundle(folder, keywords=["\x1b]0;owned\x07"])
 
 
-def low_threshold_in_manifest(folder: Path, toy: Any) -> None:
+def low_threshold_in_manifest(folder: Path) -> None:
     rewrite(folder, threshold=[0.001])
 
 
-def metadata_twice(folder: Path, toy: Any) -> None:
+def metadata_twice(folder: Path) -> None:
     change_model(folder, lambda model: model.metadata_props.insert(
         0, onnx.StringStringEntryProto(key="threshold", value="[0.001]")))
 
 
-def states_of_another(folder: Path, toy: Any) -> None:
+def states_of_another(folder: Path) -> None:
     rewrite(folder, states=[{"name": "level", "shape": [1, 1]}, {"name": "tail", "shape": [1, 480]}])
 
 
 # Graphs
 
 
-def borrow(folder: Path, toy: Any, location: str) -> onnx.ModelProto:
+def borrow(folder: Path, location: str) -> onnx.ModelProto:
     """A model that adds to the audio what lies in another file: ones, or whatever secret a file holds."""
     (folder.parent / "secret").write_bytes(np.ones(1520, np.float32).tobytes())
     graph = toy.GRAPH.replace("square = Mul(window, window)", "more = Add(window, weight)\n square = Mul(more, more)")
@@ -175,20 +176,20 @@ def borrow(folder: Path, toy: Any, location: str) -> onnx.ModelProto:
     return model
 
 
-def external(folder: Path, toy: Any, location: str = "secret") -> None:
-    put(folder, MODEL, borrow(folder, toy, location).SerializeToString())
+def external(folder: Path, location: str = "secret") -> None:
+    put(folder, MODEL, borrow(folder, location).SerializeToString())
 
 
-def external_in_attribute(folder: Path, toy: Any) -> None:
+def external_in_attribute(folder: Path) -> None:
     """The same in a Constant's attribute, where who looks at initializers alone does not look."""
-    model = borrow(folder, toy, "secret")
+    model = borrow(folder, "secret")
     (weight,) = [t for t in model.graph.initializer if t.name == "weight"]
     model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["weight"], value=weight))
     model.graph.initializer.remove(weight)
     put(folder, MODEL, model.SerializeToString())
 
 
-def custom_function(folder: Path, toy: Any, domain: str = "evil") -> None:
+def custom_function(folder: Path, domain: str = "evil") -> None:
     """An operator of somebody's own that onnxruntime runs, as its body is in the file."""
 
     def change(model: onnx.ModelProto) -> None:
@@ -202,11 +203,11 @@ def custom_function(folder: Path, toy: Any, domain: str = "evil") -> None:
     change_model(folder, change)
 
 
-def custom_function_of_a_known_domain(folder: Path, toy: Any) -> None:
-    custom_function(folder, toy, "com.microsoft")
+def custom_function_of_a_known_domain(folder: Path) -> None:
+    custom_function(folder, "com.microsoft")
 
 
-def graph_within(folder: Path, toy: Any) -> None:
+def graph_within(folder: Path) -> None:
     loop = toy.GRAPH.replace("score = Sigmoid(logit)", """
         score = Loop<body = turn (int64 i, bool on, float[1,1] old) => (bool go, float[1,1] new)
             { go = Identity(on)  new = Sigmoid(old) }>(turns, yes, logit)""")
@@ -214,14 +215,14 @@ def graph_within(folder: Path, toy: Any) -> None:
     toy.write_bundle(folder, graph=loop)
 
 
-def big_state(folder: Path, toy: Any) -> None:
+def big_state(folder: Path) -> None:
     graph = toy.GRAPH.replace("float[1,240] tail)", "float[1,240] tail, float[1,5000000] big)")
     graph = graph.replace("float[1,240] tail_next)", "float[1,240] tail_next, float[1,5000000] big_next)")
     graph = graph.replace("score = Sig", "big_next = Identity(big)\n score = Sig")
     toy.write_bundle(folder, graph=graph, states=[*toy.MANIFEST["states"], {"name": "big", "shape": [1, 5_000_000]}])
 
 
-def big_result(folder: Path, toy: Any) -> None:
+def big_result(folder: Path) -> None:
     """300 MB out of a file of a thousand bytes."""
     graph = toy.GRAPH.replace("score = Sigmoid(logit)", """all = Expand(logit, wide)
         most = ReduceMax<keepdims = 1>(all, axis)
@@ -230,7 +231,7 @@ def big_result(folder: Path, toy: Any) -> None:
     toy.write_bundle(folder, graph=graph.replace("int64[1] axis = {1}", constants))
 
 
-def lying_shape(folder: Path, toy: Any) -> None:
+def lying_shape(folder: Path) -> None:
     """Declares a score of one keyword, and gives as many as the first sample says: fails at the first step."""
     graph = toy.GRAPH.replace("score = Sigmoid(logit)", """one = Slice(tail_next, zero, first, axis)
         two = Add(one, twice)
@@ -242,12 +243,12 @@ def lying_shape(folder: Path, toy: Any) -> None:
     toy.write_bundle(folder, graph=graph.replace("int64[1] axis = {1}", constants))
 
 
-def never_a_number(folder: Path, toy: Any) -> None:
+def never_a_number(folder: Path) -> None:
     """√ of what is below zero: a detector that loads and hears nothing."""
     toy.write_bundle(folder, graph=toy.GRAPH.replace("Sigmoid(logit)", "Sqrt(logit)"))
 
 
-def other_format(folder: Path, toy: Any) -> None:
+def other_format(folder: Path) -> None:
     """onnxruntime's own format, told from ONNX by its first bytes."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder.parent / "model.ort")
@@ -256,7 +257,7 @@ def other_format(folder: Path, toy: Any) -> None:
     put(folder, MODEL, (folder.parent / "model.ort").read_bytes())
 
 
-def two_graphs(folder: Path, toy: Any) -> None:
+def two_graphs(folder: Path) -> None:
     """A second graph of the same file is added to the first by protobuf, and is all that a careless reader shows."""
     empty = onnx.ModelProto(graph=onnx.GraphProto(doc_string="innocent"))
     put(folder, MODEL, (folder / MODEL).read_bytes() + empty.SerializeToString())
@@ -332,9 +333,9 @@ ATTACKS = {
 
 
 @pytest.fixture
-def attacked(tmp_path: Path, toy: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
+def attacked(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = toy.write_bundle(tmp_path / "bundle")
-    ATTACKS[request.param].build(folder, toy)
+    ATTACKS[request.param].build(folder)
     monkeypatch.chdir(tmp_path)  # where onnxruntime looks for weights of a graph in memory
     return folder
 
@@ -365,7 +366,7 @@ def test_succeeds_without_the_check(attacked, attack, weakened):
         assert attack.build is deep  # which does its harm by getting out
 
 
-def test_an_untouched_bundle_is_taken_by_a_weakened_engine_and_the_real_one(toy, tmp_path, weakened):
+def test_an_untouched_bundle_is_taken_by_a_weakened_engine_and_the_real_one(tmp_path, weakened):
     folder = toy.write_bundle(tmp_path / "bundle")
     for engine in (Engine(folder), weakened().Engine(folder)):
         assert not fires(engine)
@@ -388,7 +389,7 @@ def within(seconds: float, act: Callable[[], Any]) -> bool:
 
 
 @pytest.mark.parametrize("name", ["manifest.json", MODEL])
-def test_a_pipe_does_not_hold_it_up(toy, tmp_path, monkeypatch, weakened, name):
+def test_a_pipe_does_not_hold_it_up(tmp_path, monkeypatch, weakened, name):
     folder = toy.write_bundle(tmp_path / "bundle")
     content = (folder / name).read_bytes()
     (tmp_path / "ordinary").write_bytes(content)
@@ -408,16 +409,16 @@ def test_a_pipe_does_not_hold_it_up(toy, tmp_path, monkeypatch, weakened, name):
     stuck.join(5)
 
 
-def test_a_link_put_there_in_between(toy, tmp_path, monkeypatch, weakened):
+def test_a_link_put_there_in_between(tmp_path, monkeypatch, weakened):
     folder = toy.write_bundle(tmp_path / "bundle")
-    linked(folder, toy)
+    linked(folder)
     swap(monkeypatch, runtime_engine, tmp_path / "outside.onnx")
     assert "cannot be read" in refusal(folder)
     assert fires(weakened(('getattr(os, "O_NOFOLLOW", 0)', "0")).Engine(folder))
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty", "/dev/full"])
-def test_a_device(toy, tmp_path, device):
+def test_a_device(tmp_path, device):
     folder = toy.write_bundle(tmp_path / "bundle")
     for name in ("manifest.json", MODEL):
         original = (folder / name).read_bytes()
@@ -437,7 +438,7 @@ def test_a_device(toy, tmp_path, device):
 
 
 @pytest.mark.parametrize("domain", ["", "com.microsoft"])
-def test_an_operator_nobody_has(toy, tmp_path, domain):
+def test_an_operator_nobody_has(tmp_path, domain):
     def change(model: onnx.ModelProto) -> None:
         (score,) = [node for node in model.graph.node if node.op_type == "Sigmoid"]
         score.op_type, score.domain = "Evil\x1b[31m\u202e", domain
@@ -447,13 +448,13 @@ def test_an_operator_nobody_has(toy, tmp_path, domain):
     assert "cannot load it" in refusal(folder)
 
 
-def test_a_domain_nobody_has(toy, tmp_path):
+def test_a_domain_nobody_has(tmp_path):
     folder = toy.write_bundle(tmp_path / "bundle", graph=toy.GRAPH.replace("Sigmoid(logit)", "evil.Sigmoid(logit)"))
     assert "needs custom operators, of evil" in refusal(folder)
 
 
 @pytest.mark.parametrize("dims", [[1 << 40], [1 << 62, 4], [-1], [0], [1 << 20, 1 << 20]])
-def test_a_tensor_that_declares_what_it_does_not_hold(toy, tmp_path, dims):
+def test_a_tensor_that_declares_what_it_does_not_hold(tmp_path, dims):
     def change(model: onnx.ModelProto) -> None:
         (offset,) = [t for t in model.graph.initializer if t.name == "offset"]
         del offset.dims[:]
@@ -465,9 +466,9 @@ def test_a_tensor_that_declares_what_it_does_not_hold(toy, tmp_path, dims):
 
 
 @pytest.mark.parametrize("location", ["../secret", "{}/secret", "*/_ORT_MEM_ADDR_/*"])
-def test_weights_that_onnxruntime_would_not_follow_either(toy, tmp_path, location):
+def test_weights_that_onnxruntime_would_not_follow_either(tmp_path, location):
     """From 1.31 on; the scan does not depend on it."""
-    external(tmp_path / "bundle", toy, location)
+    external(tmp_path / "bundle", location)
     assert "(external data)" in refusal(tmp_path / "bundle")
 
 
@@ -476,7 +477,7 @@ def test_a_folder_that_is_none(folder):
     assert "manifest.json: " in refusal(folder)
 
 
-def test_a_million_fields_do_not_hold_it_up(toy, tmp_path):
+def test_a_million_fields_do_not_hold_it_up(tmp_path):
     folder = toy.write_bundle(tmp_path / "bundle")
     put(folder, MODEL, (folder / MODEL).read_bytes() + b"\x28\x01" * 5_000_000)  # model_version, again and again
     began = time.monotonic()
@@ -484,9 +485,9 @@ def test_a_million_fields_do_not_hold_it_up(toy, tmp_path):
     assert time.monotonic() - began < 20
 
 
-def test_listen_tells_it_in_one_line_and_loads_nothing(toy, tmp_path):
+def test_listen_tells_it_in_one_line_and_loads_nothing(tmp_path):
     folder = toy.write_bundle(tmp_path / "bundle")
-    custom_function(folder, toy)
+    custom_function(folder)
     run = subprocess.run([sys.executable, ROOT / "runtime" / "listen.py", folder, "--wav", folder / "report.md"],
                          capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 2 and not run.stdout

@@ -1,5 +1,6 @@
 """Bundles with random damage, their SHA-256 made right again: the engine takes them or raises BundleError."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+import toy
+from fuzz import fuzz, in_batches
 from hypothesis import strategies as st
 
 from runtime.engine import BundleError, Engine
@@ -49,7 +51,7 @@ def damage(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def good(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy.write_bundle(tmp_path_factory.mktemp("fuzz") / "bundle")
 
 
@@ -76,15 +78,13 @@ def load(folder: Path) -> bool:
     return True
 
 
-def fuzz(good: Path, inputs: int, batch: int = 0) -> None:
+@in_batches
+def test_fuzzed_bundles(good, batch, inputs):
     original = json.loads((good / "manifest.json").read_text())
     text, model = (good / "manifest.json").read_bytes(), (good / "model.onnx").read_bytes()
     spots = places(original)
     outcomes: set[str] = set()
 
-    @seed(batch)
-    @settings(max_examples=inputs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.data())
     def taken_or_refused(data: st.DataObject) -> None:
         draw = data.draw
         kind = draw(st.sampled_from(["manifest", "text", "model", "model", "both"]))
@@ -101,47 +101,23 @@ def fuzz(good: Path, inputs: int, batch: int = 0) -> None:
         outcomes.add("taken" if load(good) else "refused")
 
     try:
-        taken_or_refused()
+        fuzz(taken_or_refused, st.data(), batch, inputs)
     finally:
         write(good, original, model)
     assert load(good)
     assert outcomes == {"taken", "refused"}  # or it would say little
 
 
-def test_fuzz_bundles_sample(good):
-    fuzz(good, 300)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("batch", range(1, 21))  # hypothesis remembers what it tried, and grows
-def test_fuzz_bundles_100_000(good, batch):
-    fuzz(good, 5000, batch)
-
-
-def fuzz_scan(good: Path, inputs: int, batch: int = 0) -> None:
+@in_batches
+def test_fuzzed_models(good, batch, inputs):
     model = (good / "model.onnx").read_bytes()
 
-    @seed(batch)
-    @settings(max_examples=inputs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(st.data())
     def read_or_refused(data: st.DataObject) -> None:
         content = data.draw(st.binary(max_size=60)) if data.draw(st.booleans()) else damage(data.draw, model)
-        try:
+        with contextlib.suppress(ScanError):
             scan(content)
-        except ScanError:
-            return
 
-    read_or_refused()
-
-
-def test_fuzz_scan_sample(good):
-    fuzz_scan(good, 300)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("batch", range(1, 21))  # hypothesis remembers what it tried, and grows
-def test_fuzz_scan_100_000(good, batch):
-    fuzz_scan(good, 5000, batch)
+    fuzz(read_or_refused, st.data(), batch, inputs)
 
 
 def test_the_scan_knows_every_way_to_a_tensor_that_the_format_has():

@@ -1,7 +1,5 @@
-"""The toy bundle of the runtime's tests, and the server as a process."""
+"""The Wyoming server as a process."""
 
-import importlib.util
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,16 +9,6 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def write_bundle() -> Callable[..., Path]:
-    """`write_bundle` of tests/runtime/conftest.py: a bundle whose score follows the loudness."""
-    spec = importlib.util.spec_from_file_location("runtime_fixtures", ROOT / "tests" / "runtime" / "conftest.py")
-    assert spec and spec.loader
-    fixtures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fixtures)
-    return fixtures.write_bundle
 
 
 class Process:
@@ -56,12 +44,3 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., An
         if server.process.poll() is None:
             server.process.terminate()
             server.process.wait(10)
-
-
-@pytest.fixture(scope="session")
-def real_bundle() -> Path:
-    """An exported bundle: EARSHOT_BUNDLE, or dist/happy-base."""
-    folder = Path(os.environ.get("EARSHOT_BUNDLE") or ROOT / "dist" / "happy-base")
-    if not (folder / "manifest.json").is_file():
-        pytest.skip(f"no bundle at {folder}: make export, or set EARSHOT_BUNDLE")
-    return folder

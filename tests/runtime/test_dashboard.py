@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import browser
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzz import fuzz, in_batches
 from hypothesis import strategies as st
 from lines import Lines
 
@@ -25,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 HOP = (0.5 * 32767 * np.sin(np.arange(1280))).astype("<i2").tobytes()
 SILENCE = bytes(2560)
 TOKEN = "0123456789abcdef-secret"
-EXAMPLES = int(os.environ.get("EARSHOT_FUZZ", "300"))
 
 
 class Page:
@@ -247,13 +245,11 @@ REQUESTS = st.one_of(
         st.sampled_from([b'{"keyword": "loud", "threshold": 0.5}', b"{}", b"[", b""]) | st.binary(max_size=60)))
 
 
-def test_nonsense_gets_a_clean_answer_or_none(page):
+@in_batches
+def test_nonsense_gets_a_clean_answer_or_none(page, batch, inputs):
     before = page.hops()
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None,
-              suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-    @given(REQUESTS)
-    def fuzz(request: bytes) -> None:
+    def answered(request: bytes) -> None:
         assert page.lines.process.poll() is None, f"the listener ended: {page.lines.process.returncode}"
         with socket.create_connection(("127.0.0.1", page.port), timeout=10) as client:
             try:
@@ -270,7 +266,7 @@ def test_nonsense_gets_a_clean_answer_or_none(page):
             assert status in (200, 303, 100) or 400 <= status < 500 or status in (501, 505), answer[:100]
             assert b"Traceback" not in answer
 
-    fuzz()
+    fuzz(answered, REQUESTS, batch, inputs, damaged=4)
     assert page.hops() > before and page.ask()[0] == 200
 
 

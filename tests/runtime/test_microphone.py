@@ -1,10 +1,7 @@
 """The microphone for real: paplay → PulseAudio's null sink → its monitor → ALSA → PortAudio → PyAudio → listen.py."""
 
-import importlib.util
 import json
-import os
 import select
-import shutil
 import signal
 import subprocess
 import time
@@ -13,33 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sound import needs_microphone, play, wait_until_it_listens
 
 ROOT = Path(__file__).resolve().parents[2]
-MISSING = [program for program in ("pulseaudio", "paplay", "pactl") if shutil.which(program) is None]
-if importlib.util.find_spec("pyaudio") is None:
-    MISSING.append("pyaudio")
-pytestmark = [
-    pytest.mark.microphone,
-    pytest.mark.skipif(bool(MISSING), reason=f"a microphone needs {', '.join(MISSING)}"),
-]
-
-def play(environment: dict[str, str], path: Path) -> None:
-    subprocess.run(["paplay", "--device=mic", path], env=environment, check=True, timeout=30)
-
-
-@pytest.fixture
-def loud(tmp_path: Path) -> Path:
-    with wave.open(str(tmp_path / "loud.wav"), "wb") as file:
-        file.setparams((1, 2, 16000, 0, "NONE", ""))
-        file.writeframes((16000 * np.sin(np.arange(8000))).astype("<i2").tobytes())
-    return tmp_path / "loud.wav"
-
-
-def wait_until_it_listens(process: subprocess.Popen) -> None:
-    """The meter's first line says that audio flows."""
-    assert select.select([process.stderr], [], [], 20)[0], "no audio came from the microphone"
-    line = process.stderr.readline()
-    assert b"dB" in line, line
+pytestmark = needs_microphone
 
 
 @pytest.mark.parametrize("arguments", [[], ["--device", "default"]], ids=["default", "by name"])
@@ -48,7 +22,7 @@ def test_what_is_played_is_detected(listen, bundle, pulse, loud, arguments):
     wait_until_it_listens(process)
     for _ in range(2):
         play(pulse, loud)
-        assert select.select([process.stdout], [], [], 10)[0], "the sound was not detected"
+        assert select.select([process.stdout], [], [], 30)[0], "the sound was not detected"
         assert json.loads(process.stdout.readline())["keyword"] == "loud"
         time.sleep(1.5)  # longer than the refractory time
     process.send_signal(signal.SIGINT)
@@ -69,15 +43,7 @@ def test_a_microphone_that_is_not_there(listen, bundle, pulse):
     assert err == b"listen: error: no microphone 'no such thing': plug one in, or see --list-devices\n"
 
 
-# A trained bundle hears a person, in time
-
-
-@pytest.fixture(scope="session")
-def trained() -> Path:
-    folder = Path(os.environ.get("EARSHOT_BUNDLE") or ROOT / "dist" / "happy-base")
-    if not (folder / "manifest.json").is_file():
-        pytest.skip(f"no trained bundle in {folder}: make export, or set EARSHOT_BUNDLE")
-    return folder
+# The shipped bundle hears a person, in time
 
 
 def samples_of(path: Path) -> np.ndarray:
@@ -94,7 +60,7 @@ def end_of_speech(samples: np.ndarray) -> float:
     return float(np.flatnonzero(level > 0.1 * level.max())[-1] + 1) * 0.02
 
 
-def delays(listen, trained: Path, pulse: dict[str, str], folder: Path, clips: list[np.ndarray]) -> list[float]:
+def delays(listen, shipped: Path, pulse: dict[str, str], folder: Path, clips: list[np.ndarray]) -> list[float]:
     """Seconds from the end of each clip's speech to its detection's line, all clips played in one track.
 
     The track starts when paplay does: what it takes to start counts as delay.
@@ -108,7 +74,7 @@ def delays(listen, trained: Path, pulse: dict[str, str], folder: Path, clips: li
     with wave.open(str(folder / "track.wav"), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes(np.clip(np.concatenate(track) * 32767, -32768, 32767).astype("<i2").tobytes())
-    process = listen(trained, "--meter", env=pulse)
+    process = listen(shipped, "--meter", env=pulse)
     wait_until_it_listens(process)
     time.sleep(1)
     found: list[float] = []
@@ -126,20 +92,24 @@ def delays(listen, trained: Path, pulse: dict[str, str], folder: Path, clips: li
     return [time_s - ends[i] for time_s, i in zip(found, nearest, strict=True)]
 
 
-def test_a_synthetic_voice_is_detected_in_time(listen, trained, pulse, tmp_path):
+def in_time(*arguments) -> list[float]:
+    """The delays, heard again when one is above half a second: the machine may have had other things to do."""
+    late = delays(*arguments)
+    if late and max(late) > 0.5:
+        late = delays(*arguments)
+    print("seconds after the word's end:", late)
+    assert late and max(late) <= 0.5
+    return late
+
+
+def test_a_synthetic_voice_is_detected_in_time(listen, shipped, pulse, tmp_path):
     clips = [samples_of(path) for path in sorted((ROOT / "tests" / "fixtures").glob("happy_flite_*.wav"))]
-    late = delays(listen, trained, pulse, tmp_path, clips)
-    print("synthetic:", late)
-    if not late:
-        pytest.skip("this bundle does not know synthetic voices")
-    assert max(late) <= 0.5
+    assert len(in_time(listen, shipped, pulse, tmp_path, clips)) == len(clips)
 
 
-def test_people_are_detected_in_time(listen, trained, pulse, tmp_path, recordings):
+def test_people_are_detected_in_time(listen, shipped, pulse, tmp_path, recordings):
     folder = recordings / "speech_commands"
     names = [line for line in (folder / "testing_list.txt").read_text().split() if line.startswith("happy/")]
-    paths = [path for name in names[::8] if (path := (folder / name).with_suffix(".flac")).is_file()][:12]
-    late = delays(listen, trained, pulse, tmp_path, [samples_of(path) for path in paths])
-    print(f"{len(late)} of {len(paths)} people:", late)
-    assert len(late) >= 0.6 * len(paths)
-    assert max(late) <= 0.5
+    paths = [path for name in names[::8] if (path := (folder / name).with_suffix(".flac")).is_file()][:8]
+    late = in_time(listen, shipped, pulse, tmp_path, [samples_of(path) for path in paths])
+    assert len(late) >= 0.7 * len(paths)

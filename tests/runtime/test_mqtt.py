@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from fuzz import fuzz, in_batches
 from hypothesis import strategies as st
 
 from runtime import mqtt
@@ -399,30 +399,19 @@ URLS = st.text() | st.lists(PIECES | st.text(max_size=3), max_size=8).map("".joi
     PIECES | st.text(max_size=3), max_size=6).map(lambda parts: "mqtt://" + "".join(parts))
 
 
-def fuzz_addresses(inputs: int, batch: int = 0) -> None:
-    @seed(batch)
-    @settings(max_examples=inputs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(URLS)
-    def parsed(url: str) -> None:
-        try:
-            address = parse_url(url)
-        except MqttError as error:
-            assert str(error).isprintable()
-        else:
-            assert address.host and 0 < address.port < 65536 and mqtt._is_topic(address.prefix)
-            address.host.encode("idna")
-
-    parsed()
+def parsed(url: str) -> None:
+    try:
+        address = parse_url(url)
+    except MqttError as error:
+        assert str(error).isprintable()
+    else:
+        assert address.host and 0 < address.port < 65536 and mqtt._is_topic(address.prefix)
+        address.host.encode("idna")
 
 
-def test_fuzz_addresses_sample():
-    fuzz_addresses(500)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("batch", range(1, 21))  # hypothesis remembers what it tried, and grows
-def test_fuzz_addresses_100_000(batch):
-    fuzz_addresses(5000, batch)
+@in_batches
+def test_fuzzed_addresses(batch, inputs):
+    fuzz(parsed, URLS, batch, inputs)
 
 
 # Fuzzed: what a broker says
@@ -445,7 +434,10 @@ SPEECHES = st.builds(lambda start, parts: start + b"".join(parts), st.sampled_fr
                      st.lists(packets() | st.binary(max_size=20), max_size=6))
 
 
-def fuzz_broker(inputs: int, batch: int = 0) -> None:
+@in_batches
+def test_fuzzed_brokers(batch, inputs, monkeypatch):
+    monkeypatch.setattr(mqtt, "FIRST_DELAY", 0.0)
+    monkeypatch.setattr(mqtt, "LONGEST_DELAY", 0.0)
     speeches: queue.Queue[bytes] = queue.Queue()
     ended: queue.Queue[bytes] = queue.Queue()
 
@@ -469,16 +461,14 @@ def fuzz_broker(inputs: int, batch: int = 0) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=broker, args=(listening,), daemon=True).start()
     one = Publisher(f"mqtt://127.0.0.1:{listening.getsockname()[1]}", keywords=["happy"])
-    try:
-        @seed(batch)
-        @settings(max_examples=inputs, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(SPEECHES)
-        def survived(speech: bytes) -> None:
-            speeches.put(speech)
-            ended.get(timeout=20)
-            assert one._thread.is_alive()
 
-        survived()
+    def survived(speech: bytes) -> None:
+        speeches.put(speech)
+        ended.get(timeout=20)
+        assert one._thread.is_alive()
+
+    try:
+        fuzz(survived, SPEECHES, batch, inputs, damaged=4)
         while not ended.empty():
             ended.get()
         one.publish({"keyword": "happy", "text": "after all that"})
@@ -491,19 +481,3 @@ def fuzz_broker(inputs: int, batch: int = 0) -> None:
         listening.close()
         speeches.put(b"")
         one.close()
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(mqtt, "FIRST_DELAY", 0.0)
-    monkeypatch.setattr(mqtt, "LONGEST_DELAY", 0.0)
-
-
-def test_fuzz_broker_sample(no_pauses):
-    fuzz_broker(300)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("batch", range(1, 21))  # hypothesis remembers what it tried, and grows
-def test_fuzz_broker_100_000(no_pauses, batch):
-    fuzz_broker(5000, batch)

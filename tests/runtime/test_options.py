@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lines import Lines
+from toy import write_bundle
 
 from runtime import options
 from runtime.options import OptionsError, parse, save_thresholds
@@ -140,8 +141,6 @@ def test_sighup_reads_configuration_and_bundle_again(listen, make_bundle, write)
 
 
 def test_several_bundles_hear_the_same_audio(listen, tmp_path, bundle):
-    from conftest import write_bundle
-
     other = write_bundle(tmp_path / "other", keywords=["noisy"], threshold=[0.999])
     process = listen(bundle, other, "--stdin", stdin=subprocess.PIPE)
     out, err = process.communicate(SILENCE + LOUD, timeout=60)
