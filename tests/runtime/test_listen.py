@@ -251,3 +251,12 @@ def test_the_repositorys_own_audio_is_small_and_16_khz():
     for file in files:
         with wave.open(str(file)) as clip:
             assert (clip.getframerate(), clip.getnchannels(), clip.getsampwidth()) == (16000, 1, 2)
+
+
+def test_onnxruntime_tells_nobody_of_us(listen, bundle, tmp_path):
+    """Its telemetry would keep a number of this device below HOME."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = os.environ | {"HOME": str(home), "XDG_CACHE_HOME": ""}
+    finished(listen(bundle, "--stdin", stdin=subprocess.PIPE, env=environment), bytes(32000))
+    assert not list(home.iterdir())
