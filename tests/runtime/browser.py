@@ -12,7 +12,7 @@ from typing import Any
 MISSING = [program for program in ("chromium", "chromedriver") if shutil.which(program) is None]
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
              "--disable-background-networking", "--disable-component-update", "--disable-sync",
-             "--window-size=1200,880"]
+             "--window-size=1200,910"]
 
 
 class Browser:
