@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from broker import MOSQUITTO, Broker, Subscriber
 from toy import GRAPH, HOP, write_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,3 +106,36 @@ def loud(tmp_path: Path) -> Path:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes((16000 * np.sin(np.arange(8000))).astype("<i2").tobytes())
     return tmp_path / "loud.wav"
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed: apt-get install mosquitto")
+    started: list[Broker] = []
+
+    def make(*lines: str) -> Broker:
+        started.append(Broker(tmp_path, *lines))
+        return started[-1]
+
+    yield make
+    for broker in started:
+        broker.stop()
+
+
+@pytest.fixture
+def broker(make_broker) -> Broker:
+    return make_broker()
+
+
+@pytest.fixture
+def subscribe() -> Iterator[Callable[..., Subscriber]]:
+    made: list[Subscriber] = []
+
+    def make(*arguments: Any) -> Subscriber:
+        made.append(Subscriber(*arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -227,7 +227,7 @@ def test_slow_clients_are_cut_off_and_hold_up_nobody(page):
         client.close()
     assert time.monotonic() - start < 12
     passed = time.monotonic() - start
-    assert page.hops() - before == pytest.approx(passed / 0.08, abs=12)  # the audio went on
+    assert page.hops() - before == pytest.approx(passed / 0.08, abs=25)  # the audio went on
 
 
 REQUESTS = st.one_of(

@@ -1,7 +1,6 @@
 """A real mosquitto on a free port of this machine; and brokers that talk nonsense, over real sockets."""
 
 import json
-import os
 import queue
 import shutil
 import socket
@@ -13,68 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from broker import until
 from fuzz import fuzz, in_batches
 from hypothesis import strategies as st
 
 from runtime import mqtt
 from runtime.mqtt import Address, MqttError, Publisher, parse_url
-
-MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-
-
-def until(true: Callable[[], Any], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-class Broker:
-    """mosquitto; it forgets everything when it stops."""
-
-    def __init__(self, folder: Path, *lines: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self._config = folder / "mosquitto.conf"
-        text = [f"listener {self.port} 127.0.0.1", "persistence false", *(lines or ["allow_anonymous true"])]
-        if os.getuid() == 0:
-            text.append("user root")  # or it drops its rights and cannot read the folder of the test
-        self._config.write_text("\n".join(text) + "\n")
-        self.start()
-
-    def start(self) -> None:
-        assert MOSQUITTO
-        self._process = subprocess.Popen([MOSQUITTO, "-c", str(self._config)], stderr=subprocess.DEVNULL)
-
-        def answers() -> bool:
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-        until(answers)
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
-@pytest.fixture
-def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
-    if MOSQUITTO is None:
-        pytest.skip("mosquitto is not installed: apt-get install mosquitto")
-    started: list[Broker] = []
-
-    def make(*lines: str) -> Broker:
-        started.append(Broker(tmp_path, *lines))
-        return started[-1]
-
-    yield make
-    for broker in started:
-        broker.stop()
-
-
-@pytest.fixture
-def broker(make_broker) -> Broker:
-    return make_broker()
 
 
 @pytest.fixture
@@ -83,46 +26,6 @@ def publisher() -> Iterator[Callable[..., Publisher]]:
 
     def make(*arguments: Any, **options: Any) -> Publisher:
         made.append(Publisher(*arguments, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-class Subscriber:
-    """Somebody else at the broker. messages: (topic, payload, retained)."""
-
-    def __init__(self, port: int, user: str | None = None, password: str | None = None) -> None:
-        import paho.mqtt.client as paho
-
-        self.messages: list[tuple[str, bytes, bool]] = []
-        self.subscribed = False
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-        self._client.reconnect_delay_set(0.1, 0.1)  # type: ignore[arg-type]
-        if user:
-            self._client.username_pw_set(user, password)
-        self._client.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        self._client.on_subscribe = lambda *_: setattr(self, "subscribed", True)
-        self._client.on_message = lambda client, data, m: self.messages.append((m.topic, m.payload, m.retain))
-        self._client.connect("127.0.0.1", port)
-        self._client.loop_start()
-        until(lambda: self.subscribed)
-
-    def on(self, topic: str) -> list[dict[str, Any]]:
-        return [json.loads(payload) for where, payload, _ in self.messages if where == topic]
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-@pytest.fixture
-def subscribe() -> Iterator[Callable[..., Subscriber]]:
-    made: list[Subscriber] = []
-
-    def make(*arguments: Any) -> Subscriber:
-        made.append(Subscriber(*arguments))
         return made[-1]
 
     yield make

@@ -1,8 +1,6 @@
 """What happens on a detection: commands that hang, fail and fork; clips on disks that are full."""
 
-import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -30,7 +28,7 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-def eventually(condition, seconds: float = 10) -> None:
+def eventually(condition, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -57,7 +55,7 @@ def test_commands_that_hang_are_killed_and_hold_up_nothing(fed, tmp_path):
         listener.feed(LOUD, SILENCE, SILENCE)
         listener.until(20, keyword="loud")
         start = start or time.monotonic()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 3  # none was waited for
     time.sleep(4)
     listener.feed(SILENCE)
     listener.until(20, event="hook_failed")
@@ -161,36 +159,25 @@ def test_a_folder_that_cannot_be(listen, bundle, tmp_path):
     assert process.returncode == 2 and b"cannot be used (File exists)" in err
 
 
-def test_detections_reach_a_broker(fed, tmp_path):
-    if shutil.which("mosquitto") is None:
-        pytest.skip("mosquitto is missing")
+def test_detections_reach_a_broker_that_goes_and_comes(fed, broker, subscribe):
     pytest.importorskip("paho.mqtt.client")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    broker = subprocess.Popen(["mosquitto", "-p", str(port)], stderr=subprocess.DEVNULL)
-    try:
-        import paho.mqtt.client as paho
-
-        heard: list = []
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-        client.on_message = lambda client, data, message: heard.append(message)
-        eventually(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
-        client.connect("127.0.0.1", port)
-        client.subscribe("#")
-        client.loop_start()
-        listener = fed("--mqtt", f"mqtt://127.0.0.1:{port}/home/shelf")
-        eventually(lambda: any(message.topic == "home/shelf/status" for message in heard))
-        listener.feed(LOUD)
+    listener = fed("--mqtt", f"mqtt://127.0.0.1:{broker.port}/home/shelf")
+    topic = "home/shelf/detected/loud"
+    for turn in range(2):
+        other = subscribe(broker.port)
+        listener.feed(LOUD, SILENCE, SILENCE)
         found = listener.until(20, keyword="loud")
-        eventually(lambda: any(message.topic == "home/shelf/detected/loud" for message in heard))
-        (message,) = [message for message in heard if message.topic == "home/shelf/detected/loud"]
-        assert json.loads(message.payload)["time_s"] == found["time_s"]
-        listener.end()
-        client.loop_stop()
-    finally:
-        broker.terminate()
-        broker.wait()
+        eventually(lambda other=other: other.on(topic))
+        assert other.on(topic)[0]["time_s"] == found["time_s"]
+        if turn == 0:
+            broker.stop()
+            listener.feed(LOUD, SILENCE, SILENCE)
+            waiting = listener.until(20, keyword="loud")
+            broker.start()
+            other = subscribe(broker.port)
+            eventually(lambda other=other: other.on(topic))
+            assert other.on(topic)[0]["time_s"] == waiting["time_s"]
+    assert listener.end()["events"] == {"mqtt": 2}  # away, connected
 
 
 # systemd
