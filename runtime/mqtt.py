@@ -129,25 +129,21 @@ def discovery_messages(prefix: str, keywords: Sequence[str], name: str) -> list[
 class Publisher:
     """Sends events from a thread of its own, connects again with growing pauses, and never holds up the audio.
 
-    url: see `parse_url`. topic_prefix: replaces the one in the URL. keywords, name: for Home Assistant. warn: told in
-    one line, from the other thread, when the broker goes or comes.
+    url: see `parse_url`. keywords, name: for Home Assistant. warn: told in one line, from the other thread, when the
+    broker goes or comes.
 
     connected: whether the broker answers. dropped: events that had no room or are no JSON. sent: acknowledged ones.
     Raises MqttError.
     """
 
-    def __init__(self, url: str, topic_prefix: str | None = None, keywords: Sequence[str] = (),
-                 name: str = "Earshot", password: str | None = None, discovery: bool = True,
+    def __init__(self, url: str, keywords: Sequence[str] = (), name: str = "Earshot",
+                 password: str | None = None, discovery: bool = True,
                  warn: Callable[[str], None] | None = None) -> None:
-        address = parse_url(url)
-        if topic_prefix is not None and not _is_topic(topic_prefix):
-            raise MqttError(f"MQTT topic prefix {json.dumps(topic_prefix)[:80]}: must be words joined by /, without "
-                            "+ and #, for example earshot/kitchen")
-        if password is not None and address.user is None:
+        self.address = parse_url(url)
+        if password is not None and self.address.user is None:
             raise MqttError("MQTT password: is given without a user: write the address as mqtt://USER@HOST")
         if password is not None and not (password.isprintable() and len(password) <= 1000):
             raise MqttError("MQTT password: holds a character that cannot be printed, or is too long")
-        self.address = address if topic_prefix is None else address._replace(prefix=topic_prefix)
         self.connected = False
         self.dropped = 0
         self.sent = 0

@@ -88,7 +88,7 @@ def deep(folder: Path) -> None:
 
 def outside(folder: Path) -> bytes:
     """A model beside the bundle that fires always."""
-    tampered(folder, None)
+    tampered(folder)
     content = (folder / MODEL).read_bytes()
     (folder.parent / "outside.onnx").write_bytes(content)
     return content
