@@ -180,6 +180,13 @@ def test_detections_reach_a_broker_that_goes_and_comes(fed, broker, subscribe):
     assert listener.end()["events"] == {"mqtt": 2}  # away, connected
 
 
+def test_clipped_audio_is_counted_and_heard(fed):
+    listener = fed()
+    listener.feed((32767 * np.sign(np.sin(np.arange(16000)))).astype("<i2").tobytes(), SILENCE)
+    listener.until(20, keyword="loud")
+    assert listener.end()["clipped_hops"] > 0
+
+
 # systemd
 
 
