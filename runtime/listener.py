@@ -134,6 +134,8 @@ class Listener:
         """Until the audio ends, or a signal comes. Raises AudioError, and OSError when stdout cannot be written."""
         options = self.options
         try:
+            if not options.wav:  # before anybody can know that we are there, and end us
+                on_sigterm(self._last_words)
             if options.meter:
                 from runtime.meter import Meter
 
@@ -146,7 +148,6 @@ class Listener:
                 for path in options.wav:
                     self._hear(wav_hops(path, self.hop_samples, warn), path if len(options.wav) > 1 else None)
             else:
-                on_sigterm(self._last_words)
                 self._hear(self._live())
         except Terminated:
             self.systemd.say("STOPPING=1")
