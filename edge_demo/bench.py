@@ -44,7 +44,7 @@ class System:
     name: str
     command: list[str]
     installs: tuple[str, ...]  # distributions that it needs
-    starts: list[tuple[float, float]] = field(default_factory=list)  # wall and CPU seconds to the first score
+    starts: list[float] = field(default_factory=list)  # seconds to the first score
     wall: list[list[float]] = field(default_factory=list)  # rounds of microseconds of each hop
     cpu: list[float] = field(default_factory=list)  # rounds of CPU microseconds per hop
     peak_mb: float = 0.0
@@ -68,7 +68,7 @@ class Process:
         )
         self.system = system
         first = self.read()
-        system.starts.append((time.perf_counter() - before, first["cpu_s"]))
+        system.starts.append(time.perf_counter() - before)
         system.peak_mb = max(system.peak_mb, first["peak_mb"])
 
     def read(self) -> dict[str, Any]:
@@ -103,9 +103,15 @@ def main() -> int:
     parser.add_argument("--peers", metavar="PYTHON", help="of an environment with pymicro-wakeword and pyopen-wakeword")
     parser.add_argument("--plot", metavar="FILE", help="draw latencies and costs (needs matplotlib)")
     options = parser.parse_args()
-    for bundle in options.bundles:
-        if not (Path(bundle) / "manifest.json").is_file():
-            print(f"bench: error: {bundle} is no bundle: name a folder with a manifest.json", file=sys.stderr)
+    bundles = [Path(bundle).resolve() for bundle in options.bundles]
+    for bundle in bundles:
+        try:
+            default_model(bundle)
+        except (OSError, ValueError, KeyError, TypeError):
+            print(
+                f"bench: error: {bundle} is no bundle of {HOP} samples per step: name a folder that an export made",
+                file=sys.stderr,
+            )
             return 2
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # children inherit it: one CPU, one thread for all
@@ -113,7 +119,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         hops = os.path.join(scratch, "hops.f32")
         heard = write_audio(Path(hops))
-        systems = [one for bundle in options.bundles for one in of_bundle(Path(bundle), Path(scratch))]
+        systems = [one for bundle in bundles for one in of_bundle(bundle, Path(scratch))]
         if options.peers:
             systems += [System(peer, worker(options.peers, peer), (peer,)) for peer in PEERS]
         progress(f"{machine()}; {heard}; {BURST} hops × {ROUNDS} rounds after one to warm up, {STARTS} starts")
@@ -121,10 +127,10 @@ def main() -> int:
         print(f"\n{machine()}, Python {platform.python_version()}; {heard}.\n")
         print(table(systems, options.peers))
         print()
-        for bundle in options.bundles:
-            print("\n".join(f"- {line}" for line in ratios(Path(bundle), systems)))
-        for bundle in options.bundles:
-            print(f"- {Path(bundle).name}: {ageing(Path(bundle), hops)}")
+        for bundle in bundles:
+            print("\n".join(f"- {line}" for line in ratios(bundle, systems)))
+        for bundle in bundles:
+            print(f"- {bundle.name}: {ageing(bundle, hops)}")
     if options.plot:
         draw(systems, options.plot)
     return 0
@@ -159,8 +165,11 @@ def of_bundle(bundle: Path, scratch: Path) -> list[System]:
 
 
 def default_model(bundle: Path) -> Path:
-    name: str = json.loads((bundle / "manifest.json").read_text())["default_model"]
-    return bundle / name
+    """The file that a listener would take. Raises what a manifest can be wrong in."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    if manifest["hop_samples"] != HOP:
+        raise ValueError("other hops than everybody's")
+    return bundle / str(manifest["default_model"])
 
 
 def worker(python: str, system: str, path: str | Path = "") -> list[str]:
@@ -225,7 +234,7 @@ def table(systems: list[System], peers: str | None) -> str:
         floats = [s for s in systems if s.name == f"{system.name.split(':')[0]}: onnxruntime float"] or systems
         row = [system.name, f"{middle:.0f}", f"{late:.0f}", f"{latest:.0f}", f"{system.cpu_ms():.2f}"]
         row += [f"{np.median(np.mean(system.wall, axis=1)) / (1e6 * HOP / RATE):.5f}", f"{system.peak_mb:.1f}"]
-        row += [f"{median(start for start, _ in system.starts):.2f}", f"{installed[needs]:.0f}"]
+        row += [f"{median(system.starts):.2f}", f"{installed[needs]:.0f}"]
         row += [f"{system.ratio(floats[0]):.2f}"]
         row += [f"{system.ratio(best_peer(systems)):.2f}"] if peers else []
         rows.append(row)
