@@ -4,14 +4,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 PY := .venv/bin/python
 MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
 RECIPE ?= base
-SYSTEM := portaudio19-dev pulseaudio pulseaudio-utils libasound2-plugins espeak-ng flite wamerican-small
+SYSTEM := portaudio19-dev espeak-ng flite wamerican
+TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver
 
-.PHONY: help export test train data demo evaluate bench system clean
+.PHONY: help export check test test-all soak train data demo evaluate bench system test-system clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make export                 export every shipped checkpoint into dist/"
 	@echo "make test                   lint, type check, test (EARSHOT_DATA=folder adds the tests on real recordings)"
+	@echo "make test-all               the same with 100 000 fuzzed inputs of each kind, minutes-long faults, the soak"
+	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-base)"
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
 	@echo "make evaluate BUNDLE=dist/happy-base   false accepts, misses, DET; data from EARSHOT_DATA"
@@ -22,10 +25,19 @@ help:
 export: .venv/ready
 	$(PY) -m export $(MODELS) --out dist
 
-test: .venv/ready
+check: .venv/ready
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+test: check | test-system
 	$(PY) -m pytest
+
+test-all: check export | test-system
+	$(PY) -m pytest -m ''
+	$(PY) -m edge_demo.soak $(BUNDLE)
+
+soak: export
+	$(PY) -m edge_demo.soak $(BUNDLE) $(if $(HOURS),--hours $(HOURS))
 
 train: .venv/ready
 	$(PY) -m training.train $(RECIPE) $(if $(KEYWORD),--keyword $(KEYWORD)) $(if $(SEED),--seed $(SEED))
@@ -58,11 +70,19 @@ bench: export $(if $(PEERS),.venv-peers/ready)
 	$(PY) -m pip install --quiet --requirement .venv/wanted.txt
 	touch $@
 
+# $(1): packages of Debian's, $(2): what for
+define install
+@if dpkg --status $(1) >/dev/null 2>&1; then :; \
+elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq \
+  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(1) >/dev/null; then :; \
+else echo "for $(2): sudo apt-get install $(1)"; fi
+endef
+
 system:
-	@if dpkg --status $(SYSTEM) >/dev/null 2>&1; then :; \
-	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq \
-	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(SYSTEM) >/dev/null; then :; \
-	else echo "for the microphone, its test and synthesised speech: sudo apt-get install $(SYSTEM)"; fi
+	$(call install,$(SYSTEM),the microphone and synthesised speech)
+
+test-system:
+	$(call install,$(TEST_SYSTEM),the tests of microphone and browser and broker)
 
 clean:
 	rm -rf .venv .venv-peers dist

@@ -2,6 +2,7 @@
 
     EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-base
     EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-base dist/happy-small   # side by side
+    EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-base --wanted 0.5       # choose the threshold
 
 Every figure is of recordings that nothing was trained on: the testing lists, and `continuous/`. What is random is drawn
 from a fixed seed, the same for every bundle. Intervals are of 95 %.
@@ -17,12 +18,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from export.threshold import set_thresholds
 from runtime.engine import BundleError, Engine
 from training import augment, data, metrics
+from training.augment import AROUND, low_noise
 from training.data import SAMPLE_RATE, Clip, to_float
 
 SILENCES = "speech_commands/_silence_"
-AFTER = SAMPLE_RATE // 2  # half a second of low noise follows each clip
+JOINED = "joined_negatives"
 LATEST = 0.5  # seconds after a clip's end at which an event still counts as a hit
 TRACKS = 100
 OTHERS = 20  # clips around the one of the keyword in each track
@@ -45,6 +48,7 @@ class Recordings:
     """Test recordings of one keyword, float32."""
 
     positives: list[np.ndarray]  # clips of the testing list
+    validation: list[np.ndarray]  # clips of the keyword in the validation list
     negatives: list[np.ndarray]  # all others there, and background only
     talk: np.ndarray  # continuous/, joined
     noises: list[np.ndarray]
@@ -52,7 +56,8 @@ class Recordings:
 
 def load(base: Path, keyword: str) -> Recordings:
     """Raises DataError where there is too little to measure with."""
-    clips = [c for c in data.find(base, ["speech_commands", "wake_words"], words=True) if c.split == "testing"]
+    found = data.find(base, ["speech_commands", "wake_words"], words=True)
+    clips = [c for c in found if c.split == "testing"]
     home = {c.path.parents[1] for c in clips if c.word == keyword}
     if not home:
         raise data.DataError(f"no test clips of {keyword!r} below {base}")
@@ -66,6 +71,7 @@ def load(base: Path, keyword: str) -> Recordings:
     noises = [c for c in data.find(base, ["noise"]) if c.split == "testing"]
     return Recordings(
         floats([c for c in clips if c.word == keyword], keyword),
+        floats([c for c in found if c.word == keyword and c.split == "validation"], keyword),
         floats(negatives + silences, "negatives"),
         to_float(np.concatenate(talk)) if talk else np.zeros(0, np.float32),
         floats(noises, "noise"),
@@ -90,17 +96,13 @@ def stream(engine: Engine, audio: np.ndarray, keyword: int) -> np.ndarray:
     return np.array([engine.step(hop)[keyword] for hop in hops_of(engine, audio)])
 
 
-def low_noise(n: int, rng: np.random.Generator) -> np.ndarray:
-    return (rng.standard_normal(n) * 1e-3).astype(np.float32)
-
-
 def clip_figures(engine: Engine, recordings: Recordings, keyword: int) -> dict:
     """Every clip by itself from zero state, half a second of low noise after it, scored by its maximum."""
     rng = np.random.default_rng(1)
     clips = recordings.positives + recordings.negatives
     labels = np.array([1] * len(recordings.positives) + [0] * len(recordings.negatives))
     scores = np.array([
-        stream(engine, np.concatenate([clip, low_noise(AFTER, rng)]), keyword).max() for clip in bar(clips, "clips")
+        stream(engine, np.concatenate([clip, low_noise(AROUND, rng)]), keyword).max() for clip in bar(clips, "clips")
     ])
     return {
         "clips": {"keyword": int(labels.sum()), "others": int((1 - labels).sum())},
@@ -130,7 +132,7 @@ def hear_negatives(engine: Engine, recordings: Recordings, keyword: int, folders
     order = rng.permutation(len(recordings.negatives))
     streams = {
         "continuous": recordings.talk,
-        "joined_negatives": np.concatenate([recordings.negatives[i] for i in order]),
+        JOINED: np.concatenate([recordings.negatives[i] for i in order]),
     }
     for folder in folders:
         clips = data.clips_of(folder, words=False)
@@ -175,7 +177,7 @@ def track_figures(engine: Engine, recordings: Recordings, keyword: int, threshol
         pieces.insert(place, recordings.positives[int(rng.integers(len(recordings.positives)))])
         start = sum(map(len, pieces[:place])) / SAMPLE_RATE
         end = start + len(pieces[place]) / SAMPLE_RATE
-        times = events(engine, np.concatenate([*pieces, low_noise(AFTER, rng)]), keyword, threshold)
+        times = events(engine, np.concatenate([*pieces, low_noise(AROUND, rng)]), keyword, threshold)
         inside = [start <= t <= end + 0.6 for t in times]
         found += sum(inside) == 1
         clean += sum(inside) == len(inside)
@@ -226,8 +228,8 @@ def listen_to_streams(
         pieces, spans = [low_noise(SAMPLE_RATE, rng)], []
         for clip in clips[first : first + CLIPS_PER_STREAM]:
             pieces += [recordings.negatives[int(i)] for i in rng.choice(len(recordings.negatives), 2, replace=False)]
-            segment = spoken_in(clip, recordings.noises, rooms, snr, rng)
-            start = sum(map(len, pieces)) + AFTER
+            segment = augment.spoken_in(clip, recordings.noises, rooms, snr, rng)
+            start = sum(map(len, pieces)) + AROUND
             pieces.append(segment)
             spans.append((start, start + data.spoken_part(clip)[1], start + len(clip)))
         audio = np.clip(np.concatenate([*pieces, low_noise(SAMPLE_RATE, rng)]) * gain, -1, 1)
@@ -238,21 +240,6 @@ def listen_to_streams(
             found.intervals.append((low[inside], high[inside]))
             found.delays.append((ends[inside] - word_end) / SAMPLE_RATE)
     return found
-
-
-def spoken_in(
-    clip: np.ndarray, noises: list[np.ndarray], rooms: list[np.ndarray], snr: float | None, rng: np.random.Generator
-) -> np.ndarray:
-    """A clip with half a second before and after it; with `snr` in a room and in noise. Draws the same either way."""
-    room, noise = rooms[int(rng.integers(len(rooms)))], noises[int(rng.integers(len(noises)))]
-    n = len(clip) + 2 * AFTER
-    around = np.resize(np.roll(noise, -int(rng.integers(len(noise)))), n)
-    segment = low_noise(n, rng)
-    segment[AFTER : AFTER + len(clip)] += clip if snr is None else augment.in_room(clip, room)
-    if snr is not None:
-        level = np.sqrt(np.square(around).mean()) + 1e-9
-        segment += augment.fade(around, 800) * (data.speech_level(clip) / level * augment.decibels(-snr))
-    return segment
 
 
 def miss_figures(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> tuple[dict, Listened]:
@@ -293,22 +280,46 @@ class Det:
     at: tuple[float, float]  # (false accepts per hour, share of misses) at the bundle's threshold
 
 
-def evaluate(engine: Engine, base: Path, keyword: int = 0, folders: list[Path] | None = None) -> tuple[dict, Det]:
-    """All figures of one keyword of a bundle, and its DET curve."""
-    recordings, threshold = load(base, engine.keywords[keyword]), engine.thresholds[keyword]
+def operating_point(heard: list[Alarms], wanted: float) -> float:
+    """The lowest threshold that keeps every stream but the testing lists' to `wanted` false accepts per hour, however
+    short it is."""
+    streams = [alarms for alarms in heard if alarms.name != JOINED]
+    if not streams:
+        raise data.DataError("an operating point needs continuous/ below the recordings, or a folder with --also")
+    lowest = max(metrics.lowest_threshold(alarms.intervals, int(wanted * alarms.hours)) for alarms in streams)
+    return min(max(lowest, 0.05), 0.9999)
+
+
+def evaluate(
+    engine: Engine, base: Path, keyword: int = 0, folders: list[Path] | None = None, wanted: float | None = None
+) -> tuple[dict, Det]:
+    """All figures of one keyword of a bundle, and its DET curve; at its threshold, or at the one that makes `wanted`
+    false accepts per hour."""
+    recordings = load(base, engine.keywords[keyword])
     clips = clip_figures(engine, recordings, keyword)
     heard = hear_negatives(engine, recordings, keyword, folders or [])
+    threshold = engine.thresholds[keyword]
+    if wanted is not None:
+        threshold = operating_point(heard, wanted)
     misses, clean = miss_figures(engine, recordings, keyword, threshold)
     points = {"operating_point": threshold, "5_percent_missed": clips["threshold_missing_5_percent"]}
     figures = {
         "model": engine.model,
         "threshold": threshold,
+        "validation_clips_missed": validation_misses(engine, recordings, keyword, threshold),
         **clips,
         **alarm_figures(heard, points),
         **misses,
         **track_figures(engine, recordings, keyword, threshold),
     }
     return figures, det_curve(clean, heard[0], threshold)
+
+
+def validation_misses(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> float:
+    """Share of the validation clips, each from zero state, that stay below the threshold."""
+    rng = np.random.default_rng(5)
+    clips = [np.concatenate([clip, low_noise(AROUND, rng)]) for clip in recordings.validation]
+    return float(np.mean([stream(engine, clip, keyword).max() < threshold for clip in clips])) if clips else 0.0
 
 
 def det_curve(listened: Listened, alarms: Alarms, threshold: float) -> Det:
@@ -318,23 +329,47 @@ def det_curve(listened: Listened, alarms: Alarms, threshold: float) -> Det:
     return Det(alarms.name, alarms.hours, per_hour[:-1], misses[:-1], (per_hour[-1], misses[-1]))
 
 
-def draw(curves: dict[str, Det], path: Path) -> None:
-    """DET curves side by side; no false accept at all is drawn at half of one."""
+def draw(columns: dict[str, dict], curves: dict[str, Det], path: Path) -> None:
+    """DET curves and misses in each condition, side by side; no false accept at all is drawn at half of one."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     for name, det in curves.items():
         least = 0.5 / det.hours
-        (line,) = axes.plot(np.maximum(det.per_hour, least), det.misses * 100, label=name)
-        axes.plot(max(det.at[0], least), det.at[1] * 100, "o", color=line.get_color())
-    axes.set(xscale="log", ylim=(0, 25), ylabel="missed keywords, %", title="dots: operating points")
-    axes.set_xlabel("false accepts per hour of " + " and ".join({det.stream for det in curves.values()}))
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
+        (line,) = left.plot(np.maximum(det.per_hour, least), det.misses * 100, label=name)
+        left.plot(max(det.at[0], least), det.at[1] * 100, "o", color=line.get_color())
+    left.set(xscale="log", ylim=(0, 25), ylabel="missed keywords, %", title="dots: operating points")
+    left.set_xlabel("false accepts per hour of " + " and ".join({det.stream for det in curves.values()}))
+    left.grid(alpha=0.3, which="both")
+    left.legend()
+    width = 0.8 / len(columns)
+    for place, (name, figures) in enumerate(columns.items()):
+        misses = {key.removeprefix("misses_"): value for key, value in figures.items() if key.startswith("misses_")}
+        shares = np.array([value["share"] for value in misses.values()]) * 100
+        bounds = np.array([value["interval"] for value in misses.values()]).T * 100
+        spots = np.arange(len(misses)) + (place - (len(columns) - 1) / 2) * width
+        right.bar(spots, shares, width, yerr=np.abs(bounds - shares), capsize=2, label=name)
+        right.set_xticks(range(len(misses)), [key.replace("_", " ") for key in misses], rotation=20)
+    right.set(ylabel="missed keywords at the operating point, %", title="intervals: 95 %")
+    right.grid(alpha=0.3, axis="y")
     figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+HEADING = "## How good it is"
+
+
+def put_into_report(report: Path, columns: dict[str, dict], picture: str) -> None:
+    """Write the figures as the last section of a bundle's report, in place of what was there."""
+    before = report.read_text().split(HEADING)[0].rstrip() if report.exists() else f"# {report.parent.name}"
+    lines = [[cell.strip() for cell in line] for line in cells(columns)]
+    marks = ["---", *["--:"] * (len(lines[0]) - 1)]
+    markdown = "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], marks, *lines[1:]])
+    said = "By `python -m edge_demo.evaluate`; intervals are of 95 %."
+    report.write_text(f"{before}\n\n{HEADING}\n\n{said}\n\n![DET curve and misses]({picture})\n\n{markdown}\n")
 
 
 def rows(figures: dict, prefix: str = "") -> dict[str, object]:
@@ -354,8 +389,8 @@ def text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def table(columns: dict[str, dict]) -> str:
-    """Figures by name of bundle, side by side; of three and more also their mean and range."""
+def cells(columns: dict[str, dict]) -> list[list[str]]:
+    """Figures by name of bundle, side by side, a line each; of three and more also their mean and range."""
     values = {name: rows(figures) for name, figures in columns.items()}
     labels = list(dict.fromkeys(label for column in values.values() for label in column))
     texts = {name: {label: text(value) for label, value in column.items()} for name, column in values.items()}
@@ -364,7 +399,10 @@ def table(columns: dict[str, dict]) -> str:
         numbers = {label: n for label, n in numbers.items() if all(isinstance(x, (int, float)) for x in n)}
         texts["mean"] = {label: text(float(np.mean(n))) for label, n in numbers.items()}  # type: ignore[arg-type]
         texts["range"] = {label: text((min(n), max(n))) for label, n in numbers.items()}  # type: ignore[type-var]
-    lines = [["", *texts], *([label, *(column.get(label, "") for column in texts.values())] for label in labels)]
+    return [["", *texts], *([label, *(column.get(label, "") for column in texts.values())] for label in labels)]
+
+
+def table(lines: list[list[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
@@ -377,27 +415,38 @@ def main() -> int:
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
     parser.add_argument("--model", help="model.onnx or model.int8.onnx (default: the bundle's own choice)")
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="more folders of recordings without the word")
-    parser.add_argument("--out", type=Path, help="where evaluation.json and det.png go (default: the first bundle)")
+    parser.add_argument(
+        "--wanted",
+        type=float,
+        metavar="RATE",
+        help="choose the threshold that makes at most RATE false accepts per hour of continuous/ and of --also, and "
+        "write it into the bundle",
+    )
+    parser.add_argument("--out", type=Path, help="folder of figures and report (default: the first bundle)")
     args = parser.parse_args()
     columns, curves = {}, {}
     try:
         base = data.root(args.data)
         for bundle in args.bundle:
-            engine = Engine(bundle, args.model)
+            engine, label = Engine(bundle, args.model), Path(bundle).name
             for keyword, word in enumerate(engine.keywords):
-                name = f"{Path(bundle).name}:{word}"
-                columns[name], curves[name] = evaluate(engine, base, keyword, args.also)
+                name = f"{label}:{word}"
+                columns[name], curves[name] = evaluate(engine, base, keyword, args.also, args.wanted)
+            if args.wanted is not None:
+                mine = [figures["threshold"] for name, figures in columns.items() if name.startswith(f"{label}:")]
+                set_thresholds(Path(bundle), mine)
         out = args.out or Path(args.bundle[0])
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(columns, indent=1) + "\n")
-        draw(curves, out / "det.png")
+        draw(columns, curves, out / "evaluation.png")
+        put_into_report(out / "report.md", columns, "evaluation.png")
     except (BundleError, data.DataError, OSError) as error:
         print(f"evaluate: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    print(table(columns))
-    print(f"figures: {out}/evaluation.json; DET curve: {out}/det.png")
+    print(table(cells(columns)))
+    print(f"figures: {out}/evaluation.json; pictures and table: {out}/report.md")
     return 0
 
 

@@ -1,1 +1,7 @@
 """Bundle → detections, on the device: numpy and onnxruntime, nothing else (see listen.py)."""
+
+import os
+
+# From 1.31 on onnxruntime sends usage data to its makers unless it is told not to before it is loaded. A microphone's
+# process talks to nobody whom its owner has not named.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

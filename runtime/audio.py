@@ -4,29 +4,23 @@ Whatever cannot be read raises AudioError with a message of one line that says h
 part is read as far as it goes and told through `warn`. The last hop is filled up with zeros.
 """
 
-import os
-import queue
 import struct
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.devices import AudioError, list_devices
+
+__all__ = ["SAMPLE_RATE", "AudioError", "cut", "list_devices", "pcm_hops", "resample", "wav_hops"]
+
 SAMPLE_RATE = 16_000
 BLOCK_BYTES = 1 << 16  # of a WAV file at a time: memory does not grow with the file
 LOUDEST = 1e6  # a float sample beyond it is no audio; full scale is 1
-STALL_SECONDS = 5.0  # a microphone that is silent gives zeros; one that gives nothing for so long is gone
-QUEUED_BLOCKS = 50  # four seconds of hops that a busy machine may be late
 
 Samples = NDArray[np.float32]
 Warn = Callable[[str], None]
-
-
-class AudioError(Exception):
-    """Audio that cannot be had. The message is one line: what, why, and what to do."""
 
 
 def cut(blocks: Iterable[Samples], hop_samples: int) -> Iterator[Samples]:
@@ -47,14 +41,19 @@ def resample(blocks: Iterable[Samples], rate: int, source: str) -> Iterator[Samp
     if rate == SAMPLE_RATE:
         yield from blocks
         return
+    stream = resampler(rate, source)
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def resampler(rate: int, source: str) -> Any:
+    """A soxr stream from `rate` Hz to 16 kHz, one channel. Raises AudioError without soxr."""
     try:
         import soxr
     except ImportError:
         raise AudioError(f"{source}: {rate} Hz needs soxr to become 16000 Hz: pip install soxr") from None
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
 
 
 # WAV files. The standard library's `wave` reads neither float nor, before Python 3.12, WAVE_FORMAT_EXTENSIBLE.
@@ -152,13 +151,13 @@ def _wav_blocks(file: BinaryIO, path: str, form: Format, size: int, warn: Warn) 
         if not data:
             break
         found += len(data)
-        samples = _decode(data[: len(data) - len(data) % frame_bytes], form)
+        samples = decode(data[: len(data) - len(data) % frame_bytes], form)
         good = np.abs(samples) < LOUDEST  # false for NaN as well
         if not good.all():
             broken += int(samples.size - np.count_nonzero(good))
             samples = np.where(good, samples, np.float32(0))
         if len(samples):
-            yield _mix(samples)
+            yield mix(samples)
     frames, seconds = found // frame_bytes, form.rate * frame_bytes
     if frames == 0:
         raise AudioError(f"{path}: holds no audio: record it again")
@@ -170,7 +169,7 @@ def _wav_blocks(file: BinaryIO, path: str, form: Format, size: int, warn: Warn) 
         warn(f"{path}: {broken} samples are NaN, infinite or beyond {LOUDEST:.0f} and were taken as 0")
 
 
-def _decode(data: bytes, form: Format) -> Samples:
+def decode(data: bytes, form: Format) -> Samples:
     """Whole frames of bytes → (frames, channels) in -1…1."""
     samples: NDArray[np.floating]
     if form.is_float:
@@ -187,7 +186,7 @@ def _decode(data: bytes, form: Format) -> Samples:
     return samples.reshape(-1, form.channels).astype(np.float32, copy=False)
 
 
-def _mix(samples: Samples) -> Samples:
+def mix(samples: Samples) -> Samples:
     """(frames, channels) → (frames,), their mean. In float64 the sum of many loud channels cannot overflow."""
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float64).astype(np.float32)
 
@@ -209,146 +208,5 @@ def _pcm_blocks(stream: BinaryIO, hop_samples: int, warn: Warn) -> Iterator[Samp
     while data:
         if len(data) % 2:
             warn("standard input: ends inside a sample, its last byte is left out")
-        yield _mix(_decode(data[: len(data) - len(data) % 2], RAW))
+        yield mix(decode(data[: len(data) - len(data) % 2], RAW))
         data = stream.read(2 * hop_samples)
-
-
-# The microphone
-
-
-class Device(NamedTuple):
-    """A microphone as PyAudio knows it."""
-
-    number: int
-    name: str
-    channels: int
-    rate: int  # Hz, the device's own
-    is_default: bool
-
-
-def list_devices() -> list[Device]:
-    """Every device that can record. Raises AudioError without PyAudio."""
-    pyaudio = _import_pyaudio()
-    with _quiet():
-        host = pyaudio.PyAudio()
-    try:
-        return _devices(host)
-    finally:
-        host.terminate()
-
-
-class Microphone:
-    """A microphone, open and recording.
-
-    device: its index, part of its name, or None for the system's default.
-    overflows: how often audio was lost because this process or the system was late. Raises AudioError.
-    """
-
-    def __init__(self, device: str | None, hop_samples: int) -> None:
-        self._hop_samples = hop_samples
-        self._blocks: queue.Queue[bytes] = queue.Queue(QUEUED_BLOCKS)
-        self.overflows = 0
-        self._pyaudio = _import_pyaudio()
-        with _quiet():
-            self._host = self._pyaudio.PyAudio()
-            try:
-                self.device = _choose(_devices(self._host), device)
-                self.rate, self.channels, self._stream = self._open()
-            except BaseException:
-                self._host.terminate()
-                raise
-
-    def _open(self) -> tuple[int, int, Any]:
-        """16 kHz and one channel where the device does that, else what it can."""
-        refusal: Exception | None = None
-        for rate in dict.fromkeys((SAMPLE_RATE, self.device.rate)):
-            for channels in dict.fromkeys((1, self.device.channels)):
-                try:
-                    # PortAudio calls back from a thread of its own: a late reader loses nothing, and an overflow is
-                    # a flag to count instead of an exception that takes the audio with it.
-                    return rate, channels, self._host.open(
-                        rate=rate, channels=channels, format=self._pyaudio.paInt16, input=True,
-                        input_device_index=self.device.number, stream_callback=self._heard,
-                        frames_per_buffer=round(self._hop_samples * rate / SAMPLE_RATE))
-                except (OSError, ValueError) as error:
-                    refusal = error
-        raise AudioError(f"microphone {self.device.name!r}: cannot be opened ({refusal}): "
-                         "end what else records from it, or choose another of --list-devices")
-
-    def _heard(self, data: bytes | None, frames: int, times: object, status: int) -> tuple[None, int]:
-        if status & self._pyaudio.paInputOverflow:
-            self.overflows += 1
-        try:
-            self._blocks.put_nowait(data or b"")
-        except queue.Full:
-            self.overflows += 1
-        return None, self._pyaudio.paContinue
-
-    def hops(self) -> Iterator[Samples]:
-        """Hops for as long as the microphone delivers. Raises AudioError when it stops."""
-        return cut(resample(self._mono(), self.rate, f"microphone {self.device.name!r}"), self._hop_samples)
-
-    def _mono(self) -> Iterator[Samples]:
-        form = Format(self.rate, self.channels, 2, False)
-        while True:
-            try:
-                data = self._blocks.get(timeout=STALL_SECONDS)
-            except queue.Empty:
-                raise AudioError(f"microphone {self.device.name!r}: gave nothing for {STALL_SECONDS:.0f} s: "
-                                 "plug it in again and restart") from None
-            yield _mix(_decode(data, form))
-
-    def close(self) -> None:
-        """Stop recording and let go of the device."""
-        self._stream.close()
-        self._host.terminate()
-
-
-def _import_pyaudio() -> Any:
-    try:
-        import pyaudio
-    except ImportError:
-        raise AudioError("microphone: needs PyAudio: apt install python3-pyaudio, or pip install pyaudio; or do "
-                         "without: arecord -q -r 16000 -f S16_LE -c 1 -t raw | listen.py BUNDLE --stdin") from None
-    return pyaudio
-
-
-def _devices(host: Any) -> list[Device]:
-    try:
-        default = host.get_default_input_device_info()["index"]
-    except OSError:
-        default = None
-    every = (host.get_device_info_by_index(index) for index in range(host.get_device_count()))
-    return [Device(d["index"], d["name"], d["maxInputChannels"], round(d["defaultSampleRate"]), d["index"] == default)
-            for d in every if d["maxInputChannels"] > 0]
-
-
-def _choose(devices: list[Device], wanted: str | None) -> Device:
-    """The device of that index, or the only one with that text in its name; None: the default. Raises AudioError."""
-    if wanted is None:
-        found = [device for device in devices if device.is_default] or devices[:1]
-    elif wanted.isdecimal():
-        found = [device for device in devices if device.number == int(wanted)]
-    else:
-        found = [device for device in devices if wanted.lower() in device.name.lower()]
-    if not found:
-        what = "no microphone" if wanted is None else f"no microphone {wanted!r}"
-        raise AudioError(f"{what}: plug one in, or see --list-devices")
-    if len(found) > 1:
-        choice = ", ".join(f"{device.number} ({device.name})" for device in found)
-        raise AudioError(f"microphone {wanted!r}: could be {choice}: give the number")
-    return found[0]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep ALSA and JACK from writing pages to stderr about every device that is not there."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -8,6 +8,7 @@ A bundle is taken only when everything about it is as the contract says: a detec
 worse than one that refuses to start. Every refusal is a `BundleError` of one line that names the file and the fix.
 """
 
+import functools
 import importlib
 import json
 import math
@@ -20,12 +21,19 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from runtime.onnx_scan import ScanError, scan
+
 CONTRACT_VERSION = "1"
 SAMPLE_RATE = 16_000
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have a few thousand
 LARGEST_FILE = 64 << 20  # bytes; of a model or a report
 LARGEST_STATE = 16 << 20  # bytes of all states together
+LARGEST_MEMORY = 256 << 20  # bytes of weights and intermediate results, of all engines of a process
+MOST_FILES = 100
+LONGEST_KEYWORD = 100  # characters
+LONGEST_REFRACTORY = 1_000_000  # hops
+LONGEST_MESSAGE = 480  # characters of a refusal
 LONGEST_HOP = SAMPLE_RATE  # samples: one second
 FLOAT32 = np.dtype(np.float32)
 LOUDEST = 1e30  # energy of a hop (sum of squares) beyond which it is no audio; full scale at 80 ms has 1280
@@ -63,6 +71,7 @@ class Engine:
         manifest = _read_manifest(folder)
         self.model: str = manifest["default_model"] if model is None else model
         content = _read_verified(folder, manifest["files"], self.model)
+        _check_content(self.model, content, manifest)
         session = _session(self.model, content)
         _check_graph(self.model, session, manifest)
 
@@ -72,6 +81,7 @@ class Engine:
         self.refractory_hops: int = manifest["refractory_hops"]
         self.nan_resets = 0
         self._bind(session)
+        self._try()
 
     def _bind(self, session: ort.InferenceSession) -> None:
         """Fix where the graph reads and writes, once: a step then allocates nothing and looks up no names.
@@ -100,6 +110,17 @@ class Engine:
         self._score: NDArray[np.float32] = score[0]
         self._states = ping, pong
         self._turn = 0
+
+    def _try(self) -> None:
+        """One step of silence: what cannot run, or wants more memory than there may be, is refused now."""
+        try:
+            self.step(np.zeros_like(self._audio))
+        except Exception as error:  # onnxruntime's exceptions share no other base
+            reason = " ".join(str(error).split())
+            _refuse(self.model, f"cannot be run ({reason[-200:]})", "export the bundle again")
+        if self.nan_resets:
+            _refuse(self.model, "its score of silence is no number", "export the bundle again")
+        self.reset()
 
     def reset(self) -> None:
         """Start a new stream: every state is zeros, which means silence."""
@@ -139,29 +160,50 @@ def _describe(value: object) -> str:
 
 
 def _refuse(name: str, problem: str, fix: str) -> NoReturn:
-    raise BundleError(" ".join(f"{name}: {problem}: {fix}".split()))
+    line = " ".join(f"{name}: {problem[:300]}: {fix}".split())
+    # Names in a bundle are a stranger's: an escape sequence among them would command the terminal.
+    raise BundleError("".join(c if c.isprintable() else "?" for c in line)[-LONGEST_MESSAGE:])
 
 
 def _read(folder: str, name: str, largest: int) -> bytes:
     """Content of one plain file of the bundle. A link is refused: it may lead out of the bundle."""
     path = os.path.join(folder, name)
+    # Between a look at a path and its opening somebody may put a pipe or a link there: the flags keep it from holding
+    # us up and from being followed, and what was opened is looked at again.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        info = os.lstat(path)
-        if not stat.S_ISREG(info.st_mode):
-            _refuse(path, "not a plain file", "copy the bundle again, with its files instead of links")
-        if info.st_size > largest:
-            _refuse(path, f"{info.st_size} bytes, more than the {largest} allowed", "export the bundle again")
-        with open(path, "rb") as file:
+        _check_plain(path, os.lstat(path), largest)
+        with open(os.open(path, flags), "rb") as file:
+            _check_plain(path, os.fstat(file.fileno()), largest)
             return file.read(largest + 1)
     except OSError as error:
         _refuse(path, f"cannot be read ({error.strerror})", "name the folder of a complete, readable bundle")
+    except ValueError:
+        _refuse(path, "is no path", "name the folder of a bundle")
+
+
+def _check_plain(path: str, info: os.stat_result, largest: int) -> None:
+    if not stat.S_ISREG(info.st_mode):
+        _refuse(path, "not a plain file", "copy the bundle again, with its files instead of links")
+    if info.st_size > largest:
+        _refuse(path, f"{info.st_size} bytes, more than the {largest} allowed", "export the bundle again")
+
+
+def _object(path: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. One key twice means one thing to this reader and another to the next, so it is refused."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key in found if sum(key == other for other, _ in pairs) > 1)
+        _refuse(path, f"says {json.dumps(twice)[:80]} twice", "copy or export the bundle again")
+    return found
 
 
 def _read_manifest(folder: str) -> dict[str, Any]:
     """The manifest, with every field the runtime uses checked for type and range."""
     path = os.path.join(folder, MANIFEST)
     try:
-        manifest: Any = json.loads(_read(folder, MANIFEST, LARGEST_MANIFEST))
+        text = _read(folder, MANIFEST, LARGEST_MANIFEST).decode()
+        manifest: Any = json.loads(text, object_pairs_hook=functools.partial(_object, path))
     except (ValueError, RecursionError):
         _refuse(path, "not JSON, half-written or damaged", "copy or export the bundle again")
 
@@ -179,10 +221,12 @@ def _read_manifest(folder: str) -> dict[str, Any]:
     hop = manifest.get("hop_samples")
     check(type(hop) is int and 1 <= hop <= LONGEST_HOP, f"hop_samples is not a whole number in 1…{LONGEST_HOP}")
     refractory = manifest.get("refractory_hops")
-    check(type(refractory) is int and refractory >= 1, "refractory_hops is not a whole number ≥ 1")
+    check(type(refractory) is int and 1 <= refractory <= LONGEST_REFRACTORY,
+          f"refractory_hops is not a whole number in 1…{LONGEST_REFRACTORY}")
 
     keywords = manifest.get("keywords")
-    check(isinstance(keywords, list) and len(keywords) >= 1 and all(isinstance(k, str) and k for k in keywords),
+    check(isinstance(keywords, list) and len(keywords) >= 1
+          and all(isinstance(k, str) and 1 <= len(k) <= LONGEST_KEYWORD and k.isprintable() for k in keywords),
           "keywords is not a list of names")
     check(len(set(keywords)) == len(keywords), "keywords names one twice")
     threshold = manifest.get("threshold")
@@ -191,7 +235,7 @@ def _read_manifest(folder: str) -> dict[str, Any]:
           "threshold is not one number in 0…1 per keyword")
 
     files = manifest.get("files")
-    check(isinstance(files, dict) and len(files) >= 1, "files is not a table of files")
+    check(isinstance(files, dict) and 1 <= len(files) <= MOST_FILES, "files is not a table of files")
     for name, entry in files.items():
         # A name with a slash, or "..", would lead out of the bundle.
         check(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name) is not None and name != MANIFEST,
@@ -245,6 +289,32 @@ def _sha256(content: bytes) -> str:
     raise AssertionError("every Python has hashlib")
 
 
+def _check_content(model: str, content: bytes, manifest: dict[str, Any]) -> None:
+    """All that can be known of a model's bytes before they are loaded."""
+    try:
+        metadata = scan(content)
+    except ScanError as error:
+        _refuse(model, str(error), "export the bundle again")
+    for key in ("earshot_version", "sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops"):
+        if key not in metadata:
+            _refuse(model, f"its metadata lacks {key}", "export the bundle again")
+        try:
+            told = metadata[key] if key == "earshot_version" else json.loads(metadata[key])
+        except (ValueError, RecursionError):
+            told = None
+        if told != manifest[key]:
+            _refuse(model, f"{key} in its metadata is not the one in {MANIFEST}", "export the bundle again")
+
+
+@functools.cache
+def _limit_memory() -> None:
+    """A graph of a hundred bytes can ask for any amount of memory. Sessions that use this allocator share a limit."""
+    info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    grow_as_needed = 1  # instead of doubling
+    limits = ort.OrtArenaCfg({"max_mem": LARGEST_MEMORY, "arena_extend_strategy": grow_as_needed})
+    ort.create_and_register_allocator(info, limits)
+
+
 def _session(model: str, content: bytes) -> ort.InferenceSession:
     """An onnxruntime session of a graph in memory, for one quiet thread."""
     options = ort.SessionOptions()
@@ -256,6 +326,10 @@ def _session(model: str, content: bytes) -> ort.InferenceSession:
     # Weights in other files are in no manifest, and onnxruntime would look for them in the working directory.
     # Nothing can lie below a device file, so this refuses them all.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    # It would also take its own format, which nobody has looked through.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    _limit_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = 4  # what fails is raised and told once, by us
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -297,12 +371,3 @@ def _check_graph(model: str, session: ort.InferenceSession, manifest: dict[str, 
     check(len(following) == len(states), f"output {following[-1].name if following else ''} belongs to no state")
     listed = [(state["name"], state["shape"]) for state in manifest["states"]]
     check(listed == [(state.name, state.shape) for state in states], f"its states are not those in {MANIFEST}")
-
-    metadata = session.get_modelmeta().custom_metadata_map
-    for key in ("earshot_version", "sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops"):
-        check(key in metadata, f"its metadata lacks {key}")
-        try:
-            told = metadata[key] if key == "earshot_version" else json.loads(metadata[key])
-        except (ValueError, RecursionError):
-            told = None
-        check(told == manifest[key], f"{key} in its metadata is not the one in {MANIFEST}")

@@ -12,6 +12,7 @@ ALLOWED = {
     "export": {"training.checkpoint", "training.crnn", "training.features"},
     "runtime": set(),
     "edge_demo": {
+        "export.threshold",
         "runtime",
         *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics")),
     },

@@ -4,11 +4,16 @@ All of it works on float32 arrays and draws from the generator it is given, so a
 number alone.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import soxr
 import torch
 
-from training.data import SAMPLE_RATE, spoken_part
+from training.data import SAMPLE_RATE, speech_level, spoken_part
+from training.features import N_MELS
+
+AROUND = SAMPLE_RATE // 2  # half a second of low noise before and after a clip that is tested
 
 
 def decibels(value: float) -> float:
@@ -57,6 +62,27 @@ def in_room(audio: np.ndarray, response: np.ndarray) -> np.ndarray:
     return torch.fft.irfft(dry * room)[: len(audio)].numpy()
 
 
+def low_noise(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A quiet room: white noise 60 dB below full scale."""
+    return (rng.standard_normal(n) * 1e-3).astype(np.float32)
+
+
+def spoken_in(
+    clip: np.ndarray, noises: list[np.ndarray], rooms: list[np.ndarray], snr: float | None, rng: np.random.Generator
+) -> np.ndarray:
+    """A clip for a test, with half a second before and after it; with `snr` in dB in a random room and in random noise.
+    Draws the same either way."""
+    room, noise = rooms[int(rng.integers(len(rooms)))], noises[int(rng.integers(len(noises)))]
+    n = len(clip) + 2 * AROUND
+    around = np.resize(np.roll(noise, -int(rng.integers(len(noise)))), n)
+    segment = low_noise(n, rng)
+    segment[AROUND : AROUND + len(clip)] += clip if snr is None else in_room(clip, room)
+    if snr is not None:
+        level = np.sqrt(np.square(around).mean()) + 1e-9
+        segment += fade(around, 800) * (speech_level(clip) / level * decibels(-snr))
+    return segment
+
+
 def coloured_noise(n: int, slope: float, rng: np.random.Generator) -> np.ndarray:
     """Stationary Gaussian noise of unit level whose power falls by `slope` dB per octave: 0 white, 3 pink, 6 brown."""
     size = 1 << (n - 1).bit_length()
@@ -73,14 +99,6 @@ def cut_short(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return fade(audio[:start + share] if rng.random() < 0.7 else audio[end - share :])
 
 
-def shuffled(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Speech cut into pieces of 80…250 ms and put together in another order: the same voice saying what nobody says,
-    so that sequences of sounds are learnt from a few voices that many voices would have to say."""
-    cuts = np.cumsum(rng.uniform(0.08, 0.25, len(audio) // 1280 + 1) * SAMPLE_RATE).astype(int)
-    pieces = [fade(piece, 160) for piece in np.split(audio, cuts[cuts < len(audio)])]
-    return np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])
-
-
 def fade(audio: np.ndarray, samples: int = 80) -> np.ndarray:
     """5 ms of fade at both ends: a click at a cut would tell the model where it is."""
     audio = audio.copy()
@@ -91,21 +109,43 @@ def fade(audio: np.ndarray, samples: int = 80) -> np.ndarray:
     return audio
 
 
-def colour_and_mask(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A microphone's frequency response, and SpecAugment (Park et al. 2019): (n, 40) frames above the floor.
+def warps(factors: Iterable[float]) -> torch.Tensor:
+    """(factors, 40, 40): frames @ warp moves what stood at frequency f to f · factor, by linear interpolation between
+    mel bands; a vocal tract of another length (Jaitly & Hinton 2013)."""
+    mel = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), N_MELS + 2)[1:-1]  # centres of the HTK bands
+    hertz = 700 * (10 ** (mel / 2595) - 1)
+    matrices = []
+    for factor in factors:
+        at = np.interp(2595 * np.log10(1 + hertz / factor / 700), mel, np.arange(N_MELS))
+        low = np.minimum(at.astype(int), N_MELS - 2)
+        matrix = np.zeros((N_MELS, N_MELS), np.float32)
+        matrix[low, np.arange(N_MELS)] = 1 - (at - low)
+        matrix[low + 1, np.arange(N_MELS)] = at - low
+        matrices.append(matrix)
+    return torch.from_numpy(np.stack(matrices))
 
-    A response adds a constant to each log-mel band; here a smooth curve of up to ±9 dB. Masks are up to 10 frames
-    or 6 bands, filled with the window's mean.
+
+WARPS = warps([1.0] * 6 + [0.88, 0.91, 0.94, 0.97, 1.03, 1.06, 1.1, 1.14])  # half of all as they are
+
+
+def colour_and_mask(frames: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """A talker of another size, a microphone's frequency response, and SpecAugment (Park et al. 2019), drawn for each
+    window: (batch, n, 40) frames above the floor.
+
+    A response adds a constant to each log-mel band; here a smooth curve of up to ±9 dB. Masks are up to 10 frames or 6
+    bands, filled with the window's mean.
     """
-    if rng.random() < 0.7:
-        knots = rng.normal(0, rng.uniform(0, 4), 5) * (np.log(10) / 10)
-        curve = np.interp(np.linspace(0, 4, frames.shape[1]), np.arange(5), knots).astype(np.float32)
-        frames = np.where(frames > 0, np.maximum(frames + curve, 0), 0)
-    mean = frames.mean()
-    if rng.random() < 0.3:
-        at, width = rng.integers(frames.shape[0]), rng.integers(1, 11)
-        frames[at : at + width] = mean
-    if rng.random() < 0.3:
-        at, width = rng.integers(frames.shape[1]), rng.integers(1, 7)
-        frames[:, at : at + width] = mean
+    batch, n, bands = frames.shape
+    frames = torch.bmm(frames, WARPS[rng.integers(len(WARPS), size=batch)])
+    strength = rng.uniform(0, 4, (batch, 1)) * (rng.random((batch, 1)) < 0.7)
+    knots = rng.standard_normal((batch, 5)) * strength * (np.log(10) / 10)
+    curves = np.array([np.interp(np.linspace(0, 4, bands), np.arange(5), row) for row in knots], np.float32)
+    frames = torch.where(frames > 0, (frames + torch.from_numpy(curves).unsqueeze(1)).clamp(min=0), 0)
+    means = frames.mean((1, 2))
+    for window in np.flatnonzero(rng.random(batch) < 0.3):
+        at, width = rng.integers(n), rng.integers(1, 11)
+        frames[window, at : at + width] = means[window]
+    for window in np.flatnonzero(rng.random(batch) < 0.3):
+        at, width = rng.integers(bands), rng.integers(1, 7)
+        frames[window, :, at : at + width] = means[window]
     return frames

@@ -21,9 +21,10 @@ class Data:
     words: tuple[str, ...] = ("speech_commands", "wake_words")  # folders of words, each a folder of clips
     speech: tuple[str, ...] = ("read_speech", "other_words")  # negatives of any depth and length
     noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
-    synthetic: int = 3000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
+    synthetic: int = 5000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
     rooms: int = 400  # simulated, for reverberation
     continuous: tuple[str, ...] = ("continuous",)  # to choose epoch and threshold; never trained on
+    false_accepts_per_hour: float = 1.5  # what the threshold may cost there
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,21 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Distill:
+    """Who teaches, and how much it counts; teachers that are not there yet are trained first."""
+
+    teacher: str = ""  # a recipe; empty: nobody
+    seeds: tuple[int, ...] = (0, 1, 2)  # of the teacher: their mean is what is learnt
+    weight: float = 4.0  # of the distillation loss, added to the loss on the labels
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     data: Data
     model: Size = field(default_factory=Size)
     train: Schedule = field(default_factory=Schedule)
+    distill: Distill = field(default_factory=Distill)
 
 
 def parse(text: str, keywords: list[str] | None = None, seed: int | None = None) -> Recipe:
@@ -61,7 +73,7 @@ def parse(text: str, keywords: list[str] | None = None, seed: int | None = None)
     if seed is not None:
         tables.setdefault("train", {})["seed"] = seed
     check_keys("", tables, Recipe)
-    data, model, train = (dict(tables.get(key, {})) for key in ("data", "model", "train"))
+    data, model, train, distill = (dict(tables.get(key, {})) for key in ("data", "model", "train", "distill"))
     if not data.get("keywords"):
         raise RecipeError("no keywords: set data.keywords or pass --keyword")
     model.setdefault("keywords", len(data["keywords"]))
@@ -69,6 +81,7 @@ def parse(text: str, keywords: list[str] | None = None, seed: int | None = None)
         build("data", Data, data),
         build("model", Size, model),
         build("train", Schedule, train),
+        build("distill", Distill, distill),
     )
 
 
@@ -81,12 +94,17 @@ def read(path: Path, keywords: list[str] | None = None, seed: int | None = None)
         raise RecipeError(f"{path}: {error}") from None
 
 
+def path_of(name: str) -> Path:
+    """The file of a recipe that is given by name, or by file."""
+    return Path(name) if name.endswith(".toml") else Path(__file__).parent / "recipes" / f"{name}.toml"
+
+
 def known() -> list[str]:
     return sorted(p.stem for p in (Path(__file__).parent / "recipes").glob("*.toml"))
 
 
 # What a value must be, by the type of its default; keywords, which have none, are a tuple.
-KINDS: dict[type, type] = {int: int, float: float, tuple: tuple, type(MISSING): tuple}
+KINDS: dict[type, type] = {int: int, float: float, str: str, tuple: tuple, type(MISSING): tuple}
 
 
 def build(name: str, kind: type, table: dict[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 Real recordings of near-misses are rare (who records "happen" for a detector of "happy"?), and a model that has not
 heard them takes them for the keyword. espeak-ng and flite read them in many voices, speeds and pitches. What they say
 is never a keyword, nor a word that has the keyword's sounds in it. Needs espeak-ng, flite and a word list (Debian:
-wamerican-small).
+wamerican).
 """
 
 import hashlib
@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from training.data import DataError
 
-VERSION = 2
-WORDS = Path("/usr/share/dict/american-english-small")
-MISSING = "apt-get install espeak-ng flite wamerican-small, or set data.synthetic = 0 in the recipe"
+VERSION = 3
+WORDS = Path("/usr/share/dict/american-english")
+MISSING = "apt-get install espeak-ng flite wamerican, or set data.synthetic = 0 in the recipe"
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
 ESPEAK_VARIANTS = tuple(f"+{sex}{n}" for sex, most in (("m", 8), ("f", 5)) for n in range(1, most + 1))
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
@@ -35,54 +35,73 @@ light off kitchen set open play stop what's weather today tomorrow hot cold smal
 copy
 """.split()  # noqa: SIM905
 
-ALIKE = 400  # how many of the most similar words count as near-misses
+ALIKE = 1500  # how many of the most similar words count as near-misses
 
 
 def phonemes(words: list[str]) -> list[str]:
-    """Each word in espeak-ng's phoneme letters, without marks of stress and length."""
+    """Each word in espeak-ng's letters for sounds, without marks of stress, length and shade."""
     run = ["espeak-ng", "-q", "-x", "-v", "en-us"]
-    out = subprocess.run(run, input="\n".join(words), capture_output=True, text=True, check=True).stdout.splitlines()
-    if len(out) != len(words):
-        raise DataError(f"espeak-ng read {len(words)} words as {len(out)}; install espeak-ng 1.51 or newer")
-    return [re.sub(r"[\s',:;%|_!]", "", line) for line in out]
+
+    def read(part: list[str]) -> list[str]:
+        out = subprocess.run(run, input="\n".join(part), capture_output=True, text=True, check=True).stdout.splitlines()
+        if len(out) != len(part):
+            raise DataError(f"espeak-ng read {len(part)} words as {len(out)}; install espeak-ng 1.51 or newer")
+        return [re.sub(r"[\s',:;%|_!0-9]", "", line).replace("I", "i") for line in out]  # "happier" has "happy" in it
+
+    parts = [words[i : i + 500] for i in range(0, len(words), 500)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        said = tqdm(pool.map(read, parts), total=len(parts), desc="how words sound", unit="500 words")
+        return [sounds for part in said for sounds in part]
 
 
-def distance(a: str, b: str) -> int:
-    """Levenshtein distance."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        last, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-    return row[-1]
+KINDS = ("aAeEiIoOuUVQ03@Y&", "pbtdkg?", "fvszSZTDCJh", "mnNlrRwjL")  # espeak-ng's letters: vowels, stops, …
+
+
+def cost(x: str, y: str) -> float:
+    """Of taking one sound for another: half as much within a kind, and half for an h, which is hardly heard."""
+    if x == y:
+        return 0.0
+    alike = any(x in kind and y in kind for kind in KINDS) or ("h" in (x, y) and not {x, y} & set(KINDS[0]))
+    return 0.5 if alike else 1.0
+
+
+def distance(target: str, sounds: str) -> float:
+    """What it costs to find `target` somewhere within `sounds`: Levenshtein's distance to the nearest part (Sellers
+    1980). "happy" is half a sound from what is in "nappies" and a whole one from what is in "cappuccino"."""
+    row = [0.0] * (len(sounds) + 1)
+    for x in target:
+        gone = 0.5 if x == "h" else 1.0
+        last, row[0] = row[0], row[0] + gone
+        for j, y in enumerate(sounds, 1):
+            last, row[j] = row[j], min(row[j] + gone, row[j - 1] + 1, last + cost(x, y))
+    return min(row)
 
 
 def vocabulary(keywords: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
-    """What may be said: (all words, those among them that sound most like a keyword, common words)."""
-    words = [w for w in WORDS.read_text().split() if re.fullmatch("[a-z]{2,12}", w)]
+    """What may be said: (all words, those among them that have a keyword's sounds in them but for a few, nearest first;
+    common words)."""
+    words = [w for w in WORDS.read_text().split() if re.fullmatch("[a-z]{2,14}", w)]
     spoken, targets = phonemes(words + COMMON), phonemes(list(keywords))
-
-    def unlike(sounds: str) -> float:
-        """Distance to the nearest keyword, as a share of the longer of both; 1 where the lengths say enough."""
-        near = [target for target in targets if abs(len(sounds) - len(target)) < 3]
-        return min((distance(sounds, t) / max(len(sounds), len(t)) for t in near), default=1.0)
-
     allowed = [
-        (word, sounds)
+        (min(distance(target, sounds) / len(target) for target in targets), word)
         for word, sounds in zip(words + COMMON, spoken, strict=True)
         if not any(target in sounds for target in targets) and not any(k in word for k in keywords)
     ]
-    pairs = sorted((unlike(sounds), word) for word, sounds in allowed if word not in COMMON)
-    every = {word for word, _ in allowed}
-    return [word for word in words if word in every], [w for _, w in pairs[:ALIKE]], [w for w in COMMON if w in every]
+    alike = sorted(allowed[: len(words)], key=lambda pair: (pair[0], hashlib.sha256(pair[1].encode()).digest()))
+    every = {word for _, word in allowed}
+    return [w for w in words if w in every], [w for _, w in alike[:ALIKE]], [w for w in COMMON if w in every]
 
 
 def sentence(words: list[str], alike: list[str], common: list[str], rng: np.random.Generator) -> str:
-    share = rng.choice([0.1, 0.3, 0.7])
+    """Near-misses among common words, as "a cup of cappuccino", and any others."""
+    share = rng.choice([0.15, 0.3, 0.6])
     said = []
     for _ in range(int(rng.integers(2, 11))):
         kind = rng.random()
-        said.append(str(rng.choice(alike if kind < share else common if kind < 0.5 + share / 2 else words)))
+        if kind < share:
+            said.append(alike[int(len(alike) * rng.random() ** 2)])  # the nearest most often
+        else:
+            said.append(str(rng.choice(common if kind < 0.5 + share / 2 else words)))
     return " ".join(said)
 
 

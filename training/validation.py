@@ -1,4 +1,5 @@
-"""How good a model is while it is being trained: on validation clips and on continuous speech, streamed."""
+"""How good a model is while it is being trained: on validation clips, as recorded and in noisy rooms, and on continuous
+speech; all streamed, all by speakers and noises that it does not learn from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training import data
-from training.augment import coloured_noise, decibels
+from training import augment, data
+from training.augment import AROUND, low_noise, spoken_in
 from training.crnn import CRNN, log_odds
 from training.features import SAMPLE_RATE
-from training.metrics import frr_at_far, one_minus_auroc
+from training.metrics import event_intervals, frr_at_far, lowest_threshold, one_minus_auroc
 from training.recipe import Recipe
 
-AFTER = SAMPLE_RATE // 2  # half a second of low noise follows each clip
-BLOCK = 25  # hops: two seconds of continuous speech make at most one false accept
+LONGEST = 3 * SAMPLE_RATE  # of a clip
+SNRS = (10, 0)  # dB, besides clean
+ROOMS = 20
 ALARMS = (1, 3, 10, 30)  # false accepts in all of the continuous speech at which misses are counted
 
 
@@ -23,50 +25,64 @@ ALARMS = (1, 3, 10, 30)  # false accepts in all of the continuous speech at whic
 class Validation:
     frames: Tensor  # (clips, frames, 40)
     labels: np.ndarray  # (clips,) index of the keyword, -1 for none
-    continuous: Tensor  # (recordings, frames, 40), filled up with silence
+    noisy: list[Tensor]  # for each of SNRS: the clips with a keyword, in rooms and noise
+    continuous: Tensor  # (1, frames, 40), all of it in one stream
+    most_alarms: int  # that the operating point may make there
 
 
 @dataclass(frozen=True)
 class Figures:
-    misses: float  # mean share of missed clips over keywords and ALARMS: what decides which epoch is kept
+    misses: float  # mean share of missed clips over keywords, ALARMS, clean and SNRS: decides which epoch is kept
+    clean: float  # of these, those as recorded
     one_minus_auroc: float  # of clips, mean over keywords
     frr: float  # at 0.5 % FAR of clips, mean over keywords
-    thresholds: list[float]  # for each keyword: one false accept in the continuous speech
+    thresholds: list[float]  # for each keyword: the operating point
 
 
-def padded(recordings: list[np.ndarray], hop: int, rng: np.random.Generator, after: int = 0) -> Tensor:
-    """Recordings of different lengths → (n, samples), whole hops, low noise after each, then silence."""
-    longest = max(len(r) for r in recordings) + after
+def padded(recordings: list[np.ndarray], hop: int) -> Tensor:
+    """Recordings of different lengths → (n, samples), whole hops, silence after each."""
+    longest = max(map(len, recordings))
     audio = np.zeros((len(recordings), -(-longest // hop) * hop), np.float32)
     for row, recording in zip(audio, recordings, strict=True):
-        row[: len(recording)] = data.to_float(recording)
-        if after:
-            row[len(recording) : len(recording) + after] = coloured_noise(after, 3, rng) * decibels(-60)
+        row[: len(recording)] = recording
     return torch.from_numpy(audio)
 
 
 def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
-    clips = [c for c in data.find(base, recipe.data.words, words=True) if c.split == "validation"]
+    """Raises DataError where there is too little to validate with."""
+    found = [c for c in data.find(base, recipe.data.words, words=True) if c.split == "validation"]
     keywords, hop = list(recipe.data.keywords), recipe.model.hop_samples
-    labels = np.array([keywords.index(c.word) if c.word in keywords else -1 for c in clips])
+    labels = np.array([keywords.index(c.word) if c.word in keywords else -1 for c in found])
     for index, keyword in enumerate(keywords):
         if not (labels == index).any() or not (labels != index).any():
             raise data.DataError(f"validation needs clips of {keyword!r} and of other words below {base}")
+    clips = floats(found, "validation clips")
     speech = [c for c in data.find(base, recipe.data.speech) if c.split == "validation"]
-    continuous = data.find(base, recipe.data.continuous) or speech
+    noises = data.find(base, recipe.data.noise)
+    rooms = augment.room_responses(ROOMS, seed=1)
+    held_out = floats([c for c in noises if c.split == "validation"] or noises, "validation noise")
+    stream = np.concatenate(floats(data.find(base, recipe.data.continuous) or speech, "continuous speech") or clips[:1])
     rng = np.random.default_rng(0)
-    recordings = data.read_all(clips, "validation clips")
-    recordings = [r[: 3 * SAMPLE_RATE] for r in recordings]
-    streams = data.read_all(continuous, "continuous speech") or recordings[:1]
+    spoken = [clip for clip, label in zip(clips, labels, strict=True) if label >= 0]
+    noisy = [[spoken_in(clip, held_out, rooms, snr, rng) for clip in spoken] for snr in SNRS] if held_out else []
+    after = [np.concatenate([clip, low_noise(AROUND, rng)]) for clip in clips]
     with torch.no_grad():
         return Validation(
-            frames_of(model, padded(recordings, hop, rng, AFTER)), labels, frames_of(model, padded(streams, hop, rng))
+            frames_of(model, padded(after, hop)),
+            labels,
+            [frames_of(model, padded(clips, hop)) for clips in noisy],
+            frames_of(model, padded([stream], hop)),
+            int(recipe.data.false_accepts_per_hour * len(stream) / SAMPLE_RATE / 3600),
         )
 
 
+def floats(clips: list[data.Clip], what: str) -> list[np.ndarray]:
+    longest = None if what == "continuous speech" else LONGEST
+    return [data.to_float(audio[:longest]) for audio in data.read_all(clips, what)]
+
+
 def frames_of(model: CRNN, audio: Tensor) -> Tensor:
-    parts = [model.features(part, model.zero_state(len(part)).tail)[0] for part in audio.split(64)]
-    return torch.cat(parts)
+    return torch.cat([model.features(part, model.zero_state(len(part)).tail)[0] for part in audio.split(64)])
 
 
 @torch.no_grad()
@@ -78,20 +94,27 @@ def stream(model: CRNN, frames: Tensor) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
-def validate(model: CRNN, validation: Validation) -> Figures:
+def validate(model: CRNN, validation: Validation, refractory_hops: int) -> Figures:
     training = model.training
     model.eval()
     clips = stream(model, validation.frames).max(axis=1)
-    talk = stream(model, validation.continuous)
+    noisy = [stream(model, frames).max(axis=1) for frames in validation.noisy]
+    talk = stream(model, validation.continuous)[0]
     model.train(training)
-    hops = talk.shape[1] // BLOCK * BLOCK
-    misses, areas, rates, thresholds = [], [], [], []
-    for index in range(clips.shape[1]):
-        labels = validation.labels == index
-        peaks = np.sort(talk[:, :hops, index].reshape(-1, BLOCK).max(axis=1))[::-1]
-        for alarms in ALARMS:
-            misses.append(float((clips[labels, index] <= peaks[min(alarms, len(peaks) - 1)]).mean()))
-        areas.append(one_minus_auroc(clips[:, index], labels))
-        rates.append(frr_at_far(clips[:, index], labels))
-        thresholds.append(float(np.clip(np.nextafter(peaks[min(1, len(peaks) - 1)], np.float32(1)), 0.05, 0.999)))
-    return Figures(float(np.mean(misses)), float(np.mean(areas)), float(np.mean(rates)), thresholds)
+    labels = validation.labels
+    clean, noised, areas, rates, thresholds = [], [], [], [], []
+    for index in range(talk.shape[1]):
+        mine, intervals = labels == index, event_intervals(talk[:, index], refractory_hops)
+        bars = np.array([lowest_threshold(intervals, alarms) for alarms in ALARMS])
+        clean.append((clips[mine, index] < bars[:, None]).mean())
+        noised += [(scores[mine[labels >= 0], index] < bars[:, None]).mean() for scores in noisy]
+        areas.append(one_minus_auroc(clips[:, index], mine))
+        rates.append(frr_at_far(clips[:, index], mine))
+        thresholds.append(float(np.clip(lowest_threshold(intervals, validation.most_alarms), 0.05, 0.9999)))
+    return Figures(
+        float(np.mean(clean + noised)),
+        float(np.mean(clean)),
+        float(np.mean(areas)),
+        float(np.mean(rates)),
+        thresholds,
+    )

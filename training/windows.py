@@ -11,21 +11,20 @@ runs/windows/ for all epochs, seeds and recipes; a microphone's frequency respon
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from training import augment, data, synthesize
 from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
-from training.recipe import Recipe
+from training.recipe import Recipe, Schedule
 
-VERSION = 3  # raise it when windows come out differently: what is kept of older ones is then left alone
+VERSION = 5  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
 NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
 
@@ -85,12 +84,9 @@ def read(clips: Clips, rooms: int) -> Sources:
     )
 
 
-class Windows(Dataset):
-    """Item (i, draw) is (i, frames (hops · frames per hop, 40), targets (keywords, hops)), targets being NEGATIVE,
-    POSITIVE or IGNORED.
-
-    i: the window's number, below `recipe.train.pool`; draw: seeds the microphone and the masks.
-    """
+class Windows:
+    """All windows of a recipe: `frames` (pool, hops · frames per hop, 40) in half precision and `targets` (pool,
+    keywords, hops), NEGATIVE, POSITIVE or IGNORED."""
 
     def __init__(self, base: Path, recipe: Recipe, workers: int, folder: Path = Path("runs/windows")):
         self.size, self.hops = recipe.model, recipe.train.hops
@@ -101,23 +97,26 @@ class Windows(Dataset):
         name = hashlib.sha256(json.dumps([kind, names]).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         n_frames = self.hops * self.size.hop_samples // FRAME_STEP
-        self.frames = keep(folder / f"{name}.frames", np.float16, (pool, n_frames, N_MELS))
+        self.path = folder / f"{name}.frames"
+        self.kept = keep(self.path, np.float16, (pool, n_frames, N_MELS))
         self.words = keep(folder / f"{name}.words", np.int32, (pool, 4))  # 1 once made, keyword or -1, start, end
         missing = np.flatnonzero(self.words[:, 0] == 0)
         if len(missing):
             making = Making(self, read(clips, recipe.data.rooms), missing)
             make(DataLoader(making, 64, num_workers=workers), len(missing))
-        self.frames = np.array(self.frames)  # into memory: from disk, single windows come a hundred times slower
+        # Into memory: from disk, single windows come a hundred times slower.
+        self.frames = torch.from_numpy(np.array(self.kept))
+        del self.kept
+        targets = np.zeros((pool, self.size.keywords, self.hops), np.int8)
+        for row, (_, keyword, start, end) in zip(targets, self.words, strict=True):
+            if keyword >= 0:
+                label(row[keyword], start, end, self.size.hop_samples, self.size.window)
+        self.targets = torch.from_numpy(targets)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[int, torch.Tensor, torch.Tensor]:
-        index, draw = item
-        frames = self.frames[index].astype(np.float32)
-        targets = np.zeros((self.size.keywords, self.hops), np.int64)
-        _, keyword, start, end = self.words[index]
-        if keyword >= 0:
-            label(targets[keyword], start, end, self.size.hop_samples, self.size.window)
-        frames = augment.colour_and_mask(frames, np.random.default_rng([index, draw]))
-        return index, torch.from_numpy(frames), torch.from_numpy(targets)
+    def batch(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some windows as they are learnt from: (frames, another microphone and masks for each; targets)."""
+        chosen = torch.from_numpy(indices)
+        return augment.colour_and_mask(self.frames[chosen].float(), rng), self.targets[chosen]
 
 
 class Making(Dataset):
@@ -136,7 +135,7 @@ class Making(Dataset):
         audio, keyword, start, end = compose(self.sources, samples + TAIL, np.random.default_rng(index))
         whole = torch.from_numpy(audio).unsqueeze(0)
         frames, _ = self.features(whole[:, TAIL:], whole[:, :TAIL])
-        windows.frames[index] = frames[0].numpy()
+        windows.kept[index] = frames[0].numpy()
         windows.words[index] = [1, -1 if keyword is None else keyword, start - TAIL, end - TAIL]
         return index
 
@@ -168,35 +167,23 @@ def keep(path: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
     return np.memmap(path, kind, "r+", shape=shape)
 
 
-class Order(Sampler[tuple[int, int]]):
-    """Which windows an epoch sees: the pool in an order of its own for each seed and each pass through it; and, once
-    all of it was seen, for a share of the epoch those that the model itself still takes for a keyword (hard negatives).
+def order(train: Schedule, epoch: int, alarm: np.ndarray) -> np.ndarray:
+    """Which windows an epoch sees, (windows,): the pool in an order of its own for each seed and each pass through it;
+    and, once all of it was seen, for a share of the epoch those that the model itself still takes for a keyword (hard
+    negatives).
+
+    alarm: (pool,) the highest score that each window's negative hops had when it was last seen, 0…1.
     """
-
-    def __init__(self, recipe: Recipe, epoch: int, alarm: np.ndarray):
-        """alarm: (pool,) the highest score that each window's negative hops had when it was last seen, 0…1."""
-        self.train, self.epoch, self.alarm = recipe.train, epoch, alarm
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        train, first = self.train, self.epoch * self.train.windows
-        rng = np.random.default_rng([train.seed, self.epoch])
-        hard, weights = np.full(train.windows, -1), self.alarm.astype(float)
-        if first >= train.pool:
-            hard = np.where(
-                rng.random(train.windows) < train.hard,
-                rng.choice(train.pool, train.windows, p=weights / weights.sum()),
-                -1,
-            )
-        number, order = -1, np.empty(0, int)
-        for place, mined in zip(range(first, first + train.windows), hard, strict=True):
-            if place // train.pool != number:
-                number = place // train.pool
-                order = np.random.default_rng([train.seed, number, 1]).permutation(train.pool)
-            index = int(order[place % train.pool]) if mined < 0 else int(mined)
-            yield index, place + train.seed * 1_000_000_007
-
-    def __len__(self) -> int:
-        return self.train.windows
+    first, last = epoch * train.windows, (epoch + 1) * train.windows
+    passes = range(first // train.pool, (last - 1) // train.pool + 1)
+    orders = [np.random.default_rng([train.seed, number, 1]).permutation(train.pool) for number in passes]
+    start = first - passes[0] * train.pool
+    indices = np.concatenate(orders)[start : start + train.windows]
+    if first >= train.pool:
+        rng, weights = np.random.default_rng([train.seed, epoch]), alarm.astype(float)
+        mined = rng.choice(train.pool, train.windows, p=weights / weights.sum())
+        indices = np.where(rng.random(train.windows) < train.hard, mined, indices)
+    return indices
 
 
 def label(targets: np.ndarray, start: int, end: int, hop: int, window: int) -> None:
@@ -219,7 +206,7 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
         speech, start, end = np.concatenate([before, word, after]), start + at, end + at
     else:
         speech = filler(sources, n, rng)
-    if rng.random() < 0.5:
+    if rng.random() < 0.6:
         speech = augment.in_room(speech, pick(sources.rooms, rng))
     audio = speech + background(sources, n, rng)
     audio *= decibels(rng.uniform(-52, -8))
@@ -249,7 +236,7 @@ def at_unit_level(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
-    """n samples without the keyword: pauses, other words, running speech, shuffled speech, pieces of the keyword."""
+    """n samples without the keyword: pauses, other words, running speech, pieces of the keyword itself."""
     if n <= 0:
         return np.zeros(0, np.float32)
     if rng.random() < 0.25:
@@ -267,8 +254,7 @@ def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
             piece = pick(sources.synthetic if synthetic else sources.speech, rng)
             at = int(rng.integers(0, max(1, len(piece) - SAMPLE_RATE)))
             piece = data.to_float(piece[at : at + int(rng.uniform(0.4, 3.0) * SAMPLE_RATE)])
-            piece = at_unit_level(augment.shuffled(piece, rng) if rng.random() < 0.25 else piece, rng)
-            piece = augment.fade(piece)
+            piece = augment.fade(at_unit_level(piece, rng))
         pieces += [piece, np.zeros(int(rng.exponential(0.15) * SAMPLE_RATE), np.float32)]
     track = np.concatenate(pieces)
     at = int(rng.integers(0, len(track) - n + 1))
@@ -289,10 +275,15 @@ def background(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray
         kinds.append(stretch(pick(sources.hums, rng), n, rng))
     for kind in kinds:
         level = float(np.sqrt(np.square(kind).mean()))
-        noise = noise + kind * (decibels(-rng.uniform(-3, 30)) / max(level, 1e-5))
+        noise = noise + kind * (decibels(-noise_ratio(rng)) / max(level, 1e-5))
     if rng.random() < 0.9:  # else digital silence between the words
         noise = noise + stretch(pick(sources.hums, rng), n, rng) * decibels(-rng.uniform(25, 65))
     return noise
+
+
+def noise_ratio(rng: np.random.Generator) -> float:
+    """Signal to noise in dB: −4…36, half of all below 10, as it is there that much is to be learnt."""
+    return -4 + 40 * rng.random() ** 1.5
 
 
 def stretch(audio: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The shipped model on real recordings, and the evaluation itself on streams whose answer is known."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 from edge_demo import evaluate
+from export.threshold import set_thresholds
 from runtime.engine import Engine
 from training import data
 
@@ -30,7 +32,7 @@ class Loudness:
 def known() -> evaluate.Recordings:
     loud, quiet = np.full(16_000, 0.8, np.float32), np.full(16_000, 0.1, np.float32)
     talk = np.concatenate([quiet, loud, quiet, quiet, loud, quiet])
-    return evaluate.Recordings([loud] * 4, [quiet] * 40, talk, [])
+    return evaluate.Recordings([loud] * 4, [loud, loud, loud, quiet], [quiet] * 40, talk, [])
 
 
 def test_clips_that_are_told_apart_cost_nothing():
@@ -45,6 +47,34 @@ def test_each_loud_second_of_talk_is_one_false_accept():
     assert figures["continuous_at_operating_point"]["false_accepts"] == 2
     assert figures["continuous_at_operating_point"]["per_hour"] == pytest.approx(2 / (6 / 3600))
     assert figures["joined_negatives_at_operating_point"]["false_accepts"] == 0
+
+
+def test_operating_point_is_the_lowest_threshold_that_keeps_the_wanted_rate():
+    """Talk of six seconds with two events: at less than one in six seconds only a score above theirs will do."""
+    heard = evaluate.hear_negatives(Loudness(), known(), 0, [])
+    for rate, least, most in ((2 * 600, 0.0499, 0.0501), (2 * 600 - 1, 0.4, 0.401)):
+        threshold = evaluate.operating_point(heard, rate)
+        assert least < threshold < most
+        assert evaluate.alarm_figures(heard, {"it": threshold})["continuous_at_it"]["per_hour"] <= rate
+    assert evaluate.validation_misses(Loudness(), known(), 0, 0.25) == 0.25
+
+
+def test_report_gets_one_section_however_often(tmp_path):
+    report = tmp_path / "report.md"
+    report.write_text("# toy\n\nbefore\n")
+    for value in (1, 2):
+        evaluate.put_into_report(report, {"toy:tone": {"false_accepts": value}}, "evaluation.png")
+    text = report.read_text()
+    assert text.startswith("# toy\n\nbefore\n\n## How") and text.count(evaluate.HEADING) == 1
+    assert "| false_accepts | 2 |" in text
+
+
+def test_threshold_is_written_and_the_bundle_still_loads(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "copy")
+    set_thresholds(tmp_path / "copy", [0.625])
+    for model in ("model.onnx", "model.int8.onnx"):
+        assert Engine(tmp_path / "copy", model).thresholds == (0.625,)
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
 def test_tracks_count_what_is_found_and_where():
@@ -71,9 +101,10 @@ def test_too_little_to_measure_with_is_named(tmp_path):
 
 
 def test_table_has_a_line_per_figure():
-    text = evaluate.table({"a": {"x": {"y": 0.5}, "z": (1.0, 2.0)}, "b": {"x": {"y": 0.25}}})
+    text = evaluate.table(evaluate.cells({"a": {"x": {"y": 0.5}, "z": (1.0, 2.0)}, "b": {"x": {"y": 0.25}}}))
     assert [line.split() for line in text.splitlines()] == [["a", "b"], ["x.y", "0.5", "0.25"], ["z", "1", "…", "2"]]
-    of_three = evaluate.table({name: {"x": value} for name, value in {"a": 0.1, "b": 0.2, "c": 0.6}.items()})
+    columns = {name: {"x": value} for name, value in {"a": 0.1, "b": 0.2, "c": 0.6}.items()}
+    of_three = evaluate.table(evaluate.cells(columns))
     assert of_three.splitlines()[1].split() == ["x", "0.1", "0.2", "0.6", "0.3", "0.1", "…", "0.6"]
 
 

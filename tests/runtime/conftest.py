@@ -1,71 +1,20 @@
-"""A tiny bundle that obeys the contract, made without training or export: its score follows the loudness."""
+"""What the runtime's tests share: the toy bundle, listen.py as a process, and a microphone of PulseAudio's."""
 
-import hashlib
-import json
 import os
 import subprocess
 import sys
+import time
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
+from broker import MOSQUITTO, Broker, Subscriber
+from toy import GRAPH, HOP, write_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-
-HOP = 1280
-# level' = half of (level + energy of tail and audio); score = sigmoid(100 level' - 5)
-GRAPH = """
-<ir_version: 9, opset_import: ["": 18]>
-loudness (float[1,1280] audio, float[1,1] level, float[1,240] tail)
-  => (float[1,1] score, float[1,1] level_next, float[1,240] tail_next)
-  <float[1] half = {0.5}, float[1] gain = {100.0}, float[1] offset = {5.0},
-   int64[1] start = {1040}, int64[1] end = {1280}, int64[1] axis = {1}>
-{
-  window = Concat<axis = 1>(tail, audio)
-  square = Mul(window, window)
-  energy = ReduceMean(square, axis)
-  sum = Add(level, energy)
-  level_next = Mul(sum, half)
-  scaled = Mul(level_next, gain)
-  logit = Sub(scaled, offset)
-  score = Sigmoid(logit)
-  tail_next = Slice(audio, start, end, axis)
-}
-"""
-MANIFEST = {
-    "earshot_version": "1", "name": "loud-test", "sample_rate": 16000, "hop_samples": HOP, "keywords": ["loud"],
-    "threshold": [0.5], "refractory_hops": 12, "default_model": "model.int8.onnx",
-    "states": [{"name": "level", "shape": [1, 1]}, {"name": "tail", "shape": [1, 240]}], "measured": {},
-}
-
-
-def write_bundle(
-    folder: Path, graph: str = GRAPH, metadata: dict[str, str | None] | None = None, **fields: Any
-) -> Path:
-    """Write a bundle whose SHA-256 figures are right, however wrong its graph, its metadata or manifest fields are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = {**MANIFEST, **fields}
-    model = onnx.parser.parse_model(graph)
-    props = {"earshot_version": str(manifest["earshot_version"])}
-    for key in ("sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops"):
-        props[key] = json.dumps(manifest[key])
-    for key, value in (metadata or {}).items():
-        props.pop(key, None)
-        if value is not None:
-            props[key] = value
-    onnx.helper.set_model_props(model, props)
-    content = {"model.onnx": model.SerializeToString(), "model.int8.onnx": model.SerializeToString(),
-               "model.torchscript": b"not for the device", "report.md": b"# report\n"}
-    for name, data in content.items():
-        (folder / name).write_bytes(data)
-    manifest.setdefault("files", {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-                                  for name, data in content.items()})
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
-
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
@@ -107,3 +56,86 @@ def listen(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+ALSA = """
+pcm.!default { type pulse }
+ctl.!default { type pulse }
+"""
+
+
+@pytest.fixture
+def pulse(pulse_server: subprocess.Popen[bytes]) -> dict[str, str]:
+    """Environment of whoever shall play into or record from that server."""
+    return pulse_server.environment  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def pulse_server(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A PulseAudio of its own, whose null sink `mic` is heard by the default ALSA device, and its `environment`."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "home").mkdir()
+    configuration = tmp_path / "asound.conf"
+    configuration.write_text("</usr/share/alsa/alsa.conf>\n" + ALSA)
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+                   "PULSE_RUNTIME_PATH": str(tmp_path / "run"), "PULSE_SERVER": f"unix:{tmp_path / 'run' / 'native'}",
+                   "PULSE_SOURCE": "mic.monitor", "ALSA_CONFIG_PATH": str(configuration)}
+    server = subprocess.Popen(
+        ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--disable-shm=yes",
+         "-L", f"module-native-protocol-unix socket={tmp_path / 'run' / 'native'} auth-anonymous=1",
+         "-L", "module-null-sink sink_name=mic rate=48000"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            if subprocess.run(["pactl", "info"], env=environment, capture_output=True).returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("pulseaudio did not start")
+        server.environment = environment  # type: ignore[attr-defined]
+        yield server
+    finally:
+        server.kill()  # it may be stopped
+        server.wait()
+
+
+@pytest.fixture
+def loud(tmp_path: Path) -> Path:
+    """Half a second that the toy bundle detects."""
+    with wave.open(str(tmp_path / "loud.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes((16000 * np.sin(np.arange(8000))).astype("<i2").tobytes())
+    return tmp_path / "loud.wav"
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is not installed: apt-get install mosquitto")
+    started: list[Broker] = []
+
+    def make(*lines: str) -> Broker:
+        started.append(Broker(tmp_path, *lines))
+        return started[-1]
+
+    yield make
+    for broker in started:
+        broker.stop()
+
+
+@pytest.fixture
+def broker(make_broker) -> Broker:
+    return make_broker()
+
+
+@pytest.fixture
+def subscribe() -> Iterator[Callable[..., Subscriber]]:
+    made: list[Subscriber] = []
+
+    def make(*arguments: Any) -> Subscriber:
+        made.append(Subscriber(*arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime import audio
+from runtime import audio, devices
 from runtime.audio import AudioError
 
 HOP = 1280
@@ -226,20 +226,20 @@ def test_raw_pcm_that_is_none(content, problem):
 # The microphone, as far as it needs none
 
 
-DEVICES = [audio.Device(0, "HDA Intel", 2, 44100, False), audio.Device(3, "USB Mic", 1, 48000, True),
-           audio.Device(4, "USB Camera", 1, 16000, False)]
+DEVICES = [devices.Device(0, "HDA Intel", 2, 44100, False), devices.Device(3, "USB Mic", 1, 48000, True),
+           devices.Device(4, "USB Camera", 1, 16000, False)]
 
 
 @pytest.mark.parametrize(("wanted", "number"), [(None, 3), ("0", 0), ("4", 4), ("camera", 4), ("usb m", 3)])
 def test_a_microphone_is_chosen_by_number_or_name(wanted, number):
-    assert audio._choose(DEVICES, wanted).number == number
+    assert devices.choose(DEVICES, wanted).number == number
 
 
-@pytest.mark.parametrize(("devices", "wanted", "problem"), [
+@pytest.mark.parametrize(("given", "wanted", "problem"), [
     (DEVICES, "usb", r"'usb': could be 3 \(USB Mic\), 4 \(USB Camera\): give the number"),
     (DEVICES, "1", "no microphone '1': plug one in"), (DEVICES, "bat", "no microphone 'bat'"),
     ([], None, "no microphone: "),
 ])
-def test_a_microphone_that_cannot_be_chosen(devices, wanted, problem):
+def test_a_microphone_that_cannot_be_chosen(given, wanted, problem):
     with pytest.raises(AudioError, match=problem):
-        audio._choose(devices, wanted)
+        devices.choose(given, wanted)

@@ -222,7 +222,7 @@ def test_a_bad_bundle(listen, bundle):
 
 def test_a_bundle_that_onnxruntime_cannot_load(listen, make_bundle, graph):
     bundle = make_bundle(graph=graph.replace("Sigmoid(logit)", "evil.Sigmoid(logit)"))
-    assert "model.int8.onnx: onnxruntime" in one_error(listen(bundle, "--stdin"))
+    assert "model.int8.onnx: needs custom operators" in one_error(listen(bundle, "--stdin"))
 
 
 @pytest.mark.parametrize("content", [b"", b"no WAV file at all", b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + bytes(24)])
@@ -251,3 +251,12 @@ def test_the_repositorys_own_audio_is_small_and_16_khz():
     for file in files:
         with wave.open(str(file)) as clip:
             assert (clip.getframerate(), clip.getnchannels(), clip.getsampwidth()) == (16000, 1, 2)
+
+
+def test_onnxruntime_tells_nobody_of_us(listen, bundle, tmp_path):
+    """Its telemetry would keep a number of this device below HOME."""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = os.environ | {"HOME": str(home), "XDG_CACHE_HOME": ""}
+    finished(listen(bundle, "--stdin", stdin=subprocess.PIPE, env=environment), bytes(32000))
+    assert not list(home.iterdir())

@@ -69,6 +69,16 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(folder, corpus, whole
     assert [row["loss"] for row in rows(whole)] == [row["loss"] for row in rows(out)]
 
 
+def test_a_student_trains_its_teachers_first(folder, corpus, whole):
+    (folder / "teacher.toml").write_text(RECIPE)
+    text = RECIPE.replace("epochs = 2", "epochs = 1") + '[distill]\nteacher = "teacher.toml"\nseeds = [3]\n'
+    done = train(folder, corpus, "student", text)
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.load(folder / "runs" / "happy-teacher-s3")[1].recipe.train.seed == 3
+    assert len(rows(folder / "student")) == 1
+    assert float(rows(folder / "student")[0]["loss"]) > float(rows(whole)[0]["loss"])  # there is more to pay for
+
+
 def test_another_recipe_does_not_go_on(folder, corpus, whole):
     done = train(folder, corpus, "whole", RECIPE.replace("hidden = 6", "hidden = 7"))
     assert done.returncode == 2 and "another recipe" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,45 @@
+"""What happened, as JSON lines on standard output: detections, and events that are no detections.
+
+Any thread may post an event; lines are written by the main thread alone, so that they never mix and an output that
+cannot be written is noticed in one place. Every event is counted. An event that comes again and again is written a
+few times and then once a second, and its "count" tells how often it happened.
+"""
+
+import json
+import time
+from collections import Counter, deque
+from typing import Any
+
+BURST = 5  # lines of one event at once; then one a second
+WAITING = 256  # events; more can only be waiting when standard output blocks
+
+
+class Journal:
+    """time_s: the stream's time, kept by whoever reads the stream. counts: events by their name."""
+
+    def __init__(self) -> None:
+        self.time_s = 0.0
+        self.counts: Counter[str] = Counter()
+        self._waiting: deque[dict[str, Any]] = deque(maxlen=WAITING)
+        self._credit: dict[str, tuple[float, float]] = {}  # lines that may be written, and as of when
+
+    def post(self, event: str, **fields: Any) -> None:
+        """Count an event and have it written by the next `flush`. Never blocks; for any thread."""
+        self.counts[event] += 1
+        now = time.monotonic()
+        credit, since = self._credit.get(event, (BURST, now))
+        credit = min(BURST, credit + now - since)
+        self._credit[event] = (credit - 1 if credit >= 1 else credit, now)
+        if credit >= 1:
+            line = {"event": event, "time_s": round(self.time_s, 3), **fields, "count": self.counts[event]}
+            self._waiting.append(line)
+
+    def flush(self) -> None:
+        """Write the waiting events. For the main thread; raises OSError when standard output cannot be written."""
+        while self._waiting:
+            write(self._waiting.popleft())
+
+
+def write(line: dict[str, Any]) -> None:
+    """One line, at once. Raises OSError."""
+    print(json.dumps(line), flush=True)

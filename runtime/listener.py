@@ -1,0 +1,299 @@
+"""The listener: one stream of audio, several bundles, and whoever wants to know what they detect.
+
+Runs in the main thread, hop by hop. Whatever may take long (commands, disks, brokers, browsers) has a thread of its own
+and a bounded queue before it, so that nothing holds up the audio.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from runtime.audio import SAMPLE_RATE, Samples, pcm_hops, wav_hops
+from runtime.detector import Detector
+from runtime.engine import BundleError, Engine
+from runtime.journal import Journal, write
+from runtime.options import OptionsError, parse, read_secret
+from runtime.service import Systemd, Terminated, on_sigterm
+
+if TYPE_CHECKING:
+    from runtime.microphone import Gap, Microphone
+
+MODELS = {"float": "model.onnx", "int8": "model.int8.onnx"}
+FULL_SCALE = 32767 / 32768
+
+
+class Ear:
+    """One bundle: its engine and its detector. Raises BundleError."""
+
+    def __init__(self, folder: str, options: argparse.Namespace) -> None:
+        self.name = os.path.basename(os.path.normpath(folder))
+        self.engine = Engine(folder, MODELS.get(options.model, options.model))
+        self.keywords = self.engine.keywords
+        given = options.threshold
+        thresholds = [given.get(keyword, given.get("", default))
+                      for keyword, default in zip(self.keywords, self.engine.thresholds, strict=True)]
+        hops = self.engine.refractory_hops
+        if options.refractory is not None:
+            hops = max(1, round(options.refractory * SAMPLE_RATE / self.engine.hop_samples))
+        self.detector = Detector(thresholds, hops)
+        self.scores: list[float] = [0.0] * len(self.keywords)
+        self.nan_resets = 0
+
+    def reset(self) -> None:
+        self.engine.reset()
+        self.detector.reset()
+
+
+def load(options: argparse.Namespace) -> list[Ear]:
+    """Every bundle. Raises BundleError, and OptionsError when they do not go together."""
+    ears = [Ear(folder, options) for folder in options.bundle]
+    if len({ear.engine.hop_samples for ear in ears}) > 1:
+        lengths = ", ".join(f"{ear.name} {ear.engine.hop_samples}" for ear in ears)
+        raise OptionsError(f"bundles of different hop_samples ({lengths}) cannot share a stream: run one listener each")
+    known = {keyword for ear in ears for keyword in ear.keywords}
+    for keyword in options.threshold:
+        if keyword and keyword not in known:
+            raise OptionsError(f"threshold of {keyword!r}: no bundle has that keyword: use {', '.join(sorted(known))}")
+    return ears
+
+
+class Listener:
+    """All that one run of listen.py holds. Raises OptionsError and BundleError."""
+
+    def __init__(self, arguments: list[str] | None, options: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self.options = options
+        self.journal = Journal()
+        self.systemd = Systemd()
+        self.ears = load(options)
+        self.hop_samples = self.ears[0].engine.hop_samples
+        self.hops = self.detections = self.clipped_hops = 0
+        self.nan_resets = 0
+        self._reload_wanted = self._is_summed_up = False
+        self._samples = 0
+        self._sinks: dict[str, Any] = {}
+        self._wishes: dict[str, list[Any]] = {}  # the options that each sink was made with
+        self._meter: Any = None
+        self._microphone: Microphone | None = None
+
+    # Whoever wants to know of detections: each has publish(detection), close(), and what else it needs.
+
+    def _open_sinks(self, options: argparse.Namespace) -> None:
+        """Have what the options ask for; what is there as they ask for it stays. Raises OptionsError."""
+        keywords = tuple(keyword for ear in self.ears for keyword in ear.keywords)
+        makers: dict[str, tuple[Any, ...]] = {
+            "hook": (self._make_hook, options.exec, options.exec_timeout),
+            "keeper": (self._make_keeper, options.save_on_detect, options.save_seconds, options.save_megabytes),
+            "mqtt": (self._make_mqtt, options.mqtt, options.mqtt_password_file, options.no_mqtt_discovery, keywords),
+            "dashboard": (self._make_dashboard, options.dashboard, options.dashboard_token_file),
+        }
+        for name, (make, *wishes) in makers.items():
+            if self._wishes.get(name, [None]) == wishes:
+                continue
+            if name in self._sinks:
+                self._wishes.pop(name)
+                self._sinks.pop(name).close()
+            if wishes[0] is not None:
+                self._sinks[name] = make(options)
+                self._wishes[name] = wishes
+
+    def _make_hook(self, options: argparse.Namespace) -> Any:
+        from runtime.hook import Hook
+
+        return Hook(options.exec, options.exec_timeout, self.journal.post)
+
+    def _make_keeper(self, options: argparse.Namespace) -> Any:
+        from runtime.keep import Keeper
+
+        return Keeper(options.save_on_detect, options.save_seconds, options.save_megabytes * 1e6, self.hop_samples,
+                      self.journal.post)
+
+    def _make_mqtt(self, options: argparse.Namespace) -> Any:
+        from runtime.mqtt import MqttError, Publisher
+
+        password = None if options.mqtt_password_file is None else read_secret(options.mqtt_password_file)
+        try:
+            return Publisher(options.mqtt, keywords=sorted({keyword for ear in self.ears for keyword in ear.keywords}),
+                             password=password, discovery=not options.no_mqtt_discovery,
+                             warn=lambda message: self.journal.post("mqtt", message=message))
+        except MqttError as error:
+            raise OptionsError(str(error)) from None
+
+    def _make_dashboard(self, options: argparse.Namespace) -> Any:
+        from runtime.dashboard import Dashboard
+
+        return Dashboard(self, options.dashboard, options.dashboard_token_file)
+
+    # Running
+
+    def run(self) -> None:
+        """Until the audio ends, or a signal comes. Raises AudioError, and OSError when stdout cannot be written."""
+        options = self.options
+        try:
+            if not options.wav:  # before anybody can know that we are there, and end us
+                on_sigterm(self._last_words)
+            if options.meter:
+                from runtime.meter import Meter
+
+                self._meter = Meter(self.hop_samples)
+            self._open_sinks(options)
+            self.journal.flush()
+            signal.signal(signal.SIGHUP, self._on_sighup)
+            if options.wav:
+                self.systemd.say("READY=1")
+                for path in options.wav:
+                    self._hear(wav_hops(path, self.hop_samples, warn), path if len(options.wav) > 1 else None)
+            else:
+                self._hear(self._live())
+        except Terminated:
+            self.systemd.say("STOPPING=1")
+            self.journal.flush()
+            write(self.summary())
+            self._is_summed_up = True
+        finally:
+            self.close()
+
+    def _live(self) -> Iterable["Samples | Gap | None"]:
+        """Standard input or the microphone."""
+        options = self.options
+        if options.stdin:
+            if sys.stdin is None or sys.stdin.isatty():
+                raise OptionsError("standard input is a terminal: pipe raw PCM into it, see --help")
+            self.systemd.say("READY=1")
+            return pcm_hops(sys.stdin.buffer, self.hop_samples, warn)
+        from runtime.microphone import Microphone
+
+        self._microphone = Microphone(options.device, self.hop_samples, self.journal.post, options.silence,
+                                      options.wait)
+        self.systemd.say("READY=1")
+        return self._microphone.stream()
+
+    def _hear(self, stream: Iterable["Samples | Gap | None"], file: str | None = None) -> None:
+        """One stream, from zero state."""
+        self._samples = 0
+        for ear in self.ears:
+            ear.reset()
+        for item in stream:
+            if self._reload_wanted:
+                self._reload()
+            if item is None:
+                pass
+            elif isinstance(item, tuple):
+                self._skip(item)
+            else:
+                self._step(item, file)
+            self.journal.flush()
+
+    def _step(self, hop: Samples, file: str | None) -> None:
+        self._samples += len(hop)
+        self.hops += 1
+        self.journal.time_s = self._samples / SAMPLE_RATE
+        if hop.max() >= FULL_SCALE or hop.min() <= -1:
+            self.clipped_hops += 1
+        keeper, dashboard = self._sinks.get("keeper"), self._sinks.get("dashboard")
+        if keeper is not None:
+            keeper.hop(hop)
+        for ear in self.ears:
+            scores = ear.engine.step(hop)
+            ear.scores = scores.tolist()
+            for keyword in ear.detector.step(scores):
+                self._tell(ear, keyword, file)
+            if ear.engine.nan_resets != ear.nan_resets:
+                ear.nan_resets = ear.engine.nan_resets
+                self.nan_resets += 1
+                self.journal.post("not_a_number")
+        if dashboard is not None:
+            dashboard.hop(hop)
+        if self._meter:
+            self._meter.show(hop, [pair for ear in self.ears for pair in zip(ear.keywords, ear.scores, strict=True)])
+        self.systemd.processed()
+
+    def _tell(self, ear: Ear, keyword: int, file: str | None) -> None:
+        detection: dict[str, Any] = {
+            "time_s": round(self.journal.time_s, 3), "keyword": ear.keywords[keyword],
+            "score": round(ear.scores[keyword], 4),
+        }
+        if file is not None:
+            detection = {"file": file, **detection}
+        if len(self.ears) > 1:
+            detection["bundle"] = ear.name
+        if self._meter:
+            self._meter.clear()
+        self.detections += 1
+        for sink in self._sinks.values():
+            sink.publish(detection)
+        write(detection)
+
+    def _skip(self, gap: "Gap") -> None:
+        """Audio is missing, more than a hop: time goes on, and what the models remember is of before."""
+        self.journal.post("gap", lost_s=round(gap.samples / SAMPLE_RATE, 3), reason=gap.reason)
+        self._samples += gap.samples
+        self.journal.time_s = self._samples / SAMPLE_RATE
+        for ear in self.ears:
+            ear.engine.reset()
+            ear.detector.skip(gap.samples // self.hop_samples)
+        if "keeper" in self._sinks:
+            self._sinks["keeper"].gap()
+
+    def _last_words(self) -> bytes:
+        return b"" if self._is_summed_up else (json.dumps(self.summary()) + "\n").encode()
+
+    def summary(self) -> dict[str, Any]:
+        """Totals of the run."""
+        return {"event": "summary", "time_s": round(self.journal.time_s, 3), "hops": self.hops,
+                "detections": self.detections, "clipped_hops": self.clipped_hops, "events": dict(self.journal.counts)}
+
+    # Reloading
+
+    def _on_sighup(self, *_: object) -> None:
+        self._reload_wanted = True
+
+    def _reload(self) -> None:
+        """Read configuration and bundles again; a mistake in them is told, and everything stays as it was."""
+        self._reload_wanted = False
+        self.systemd.reloading()
+        old = self.options
+        try:
+            options = parse(self._arguments)
+            if (options.wav, options.stdin) != (old.wav, old.stdin):
+                raise OptionsError("another kind of source needs a restart")
+            ears = load(options)
+            if ears[0].engine.hop_samples != self.hop_samples:
+                raise OptionsError("a bundle with another hop_samples needs a restart")
+            before, self.ears = self.ears, ears
+            try:
+                self._open_sinks(options)
+            except OptionsError:
+                self.ears = before
+                self._open_sinks(old)
+                raise
+        except (OptionsError, BundleError) as error:
+            self.journal.post("reload_failed", reason=str(error))
+        else:
+            for ear, earlier in zip(ears, before, strict=False):
+                if ear.keywords == earlier.keywords:
+                    ear.detector.follow(earlier.detector)
+            self.options = options
+            if self._microphone and (options.device, options.silence) != (old.device, old.silence):
+                self._microphone.use(options.device, options.silence)
+            self.journal.post("reloaded")
+        self.systemd.say("READY=1")
+
+    def close(self) -> None:
+        """Let go of everything, in less than a second."""
+        if self._meter:
+            self._meter.clear()
+        for sink in self._sinks.values():
+            sink.close()
+        if self._microphone:
+            self._microphone.close()
+        if self.nan_resets:
+            warn(f"{self.nan_resets} hops were no numbers: the model started over after each")
+
+
+def warn(message: str) -> None:
+    print(f"listen: warning: {message}", file=sys.stderr)

@@ -1,0 +1,313 @@
+"""What the listener is told: one table of options, read from the command line and from one TOML file.
+
+The command line wins over the file. A file holds the same names as the command line, without the dashes:
+
+    bundle = ["/opt/earshot/happy-base"]
+    device = "USB"
+    threshold = {happy = 0.97}          # or one number for every keyword
+    exec = "/usr/local/bin/lamp on"
+    dashboard = "8765"
+
+Every mistake is an OptionsError of one line that says how to fix it. Paths in a file are relative to its folder.
+"""
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+DEFAULT_CONFIG = "/etc/earshot.toml"
+LARGEST_CONFIG = 1 << 20  # bytes
+SOURCES = ("wav", "stdin", "device", "list-devices")
+
+EXAMPLES = """examples:
+  %(prog)s dist/happy-base                          listen to the default microphone
+  %(prog)s dist/happy-base dist/computer-base       to two bundles' keywords in the same audio
+  %(prog)s dist/happy-base --device USB --meter     to the one with USB in its name, with a level and score meter
+  %(prog)s dist/happy-base --exec 'lamp on' --dashboard 8765
+  %(prog)s --list-devices                           show the microphones
+  %(prog)s dist/happy-base --wav a.wav b.wav        search recordings, each from a fresh start
+  arecord -q -r 16000 -f S16_LE -c 1 -t raw | %(prog)s dist/happy-base --stdin
+
+output, one line per detection, at once:
+  {"time_s": 12.48, "keyword": "happy", "score": 0.973}
+  time_s counts seconds of audio from the start to the end of the hop that detected it. With several bundles a line
+  names its "bundle", with several files its "file". What else happens is told in lines that have an "event":
+  {"event": "gap", "time_s": 70.4, "lost_s": 1.28, "reason": "overflow", "count": 1}
+
+signals: SIGTERM ends it with a line of totals, SIGINT (Ctrl-C) without; SIGHUP reads the configuration and the
+bundles again.
+
+exit codes: 0 done or stopped by Ctrl-C, SIGTERM or a closed pipe; 1 output cannot be written; 2 a mistake to be fixed
+"""
+
+
+class OptionsError(Exception):
+    """A mistake of the user. The message is one line: what is wrong and what to do."""
+
+
+class Option(NamedTuple):
+    """One option. `read` turns a TOML value or the command line's text into the value, or raises ValueError."""
+
+    name: str
+    metavar: str
+    read: Callable[[Any], Any]
+    default: Any
+    help: str
+    several: bool = False  # the command line takes several values
+    is_path: bool = False
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError("a text")
+    return value
+
+
+def _text_or_number(value: Any) -> str:
+    return _text(str(value) if type(value) is int else value)
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("a list of texts")
+    return [_text(item) for item in value]
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _number(low: float, high: float, what: str) -> Callable[[Any], float]:
+    """Numbers above `low`, at most `high`."""
+
+    def read(value: Any) -> float:
+        wrong = ""
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+            wrong = f" (invalid float value: {_short(str(value))})"
+        if not low < number <= high:
+            raise ValueError(what + wrong)
+        return number
+
+    return read
+
+
+_score = _number(0, 1, "above 0 and at most 1")
+
+
+def read_thresholds(value: Any) -> dict[str, float]:
+    """0.9, "0.9", ["0.9", "happy=0.8"] or {happy: 0.8} → score by keyword; "" stands for every other keyword."""
+    if isinstance(value, dict):
+        return {keyword: _score(score) for keyword, score in value.items()}
+    thresholds = {}
+    for part in value if isinstance(value, list) else [value]:
+        keyword, _, score = part.rpartition("=") if isinstance(part, str) else ("", "", part)
+        thresholds[keyword] = _score(score)
+    return thresholds
+
+
+OPTIONS = (
+    Option("bundle", "BUNDLE", _texts, [], "folder with manifest.json and the models; several listen to the same audio",
+           several=True, is_path=True),
+    Option("wav", "FILE", _texts, None, "read WAV files, any rate and channel count", several=True, is_path=True),
+    Option("stdin", "", _flag, False, "read raw PCM: 16 kHz, one channel, 16-bit little-endian"),
+    Option("device", "X", _text_or_number, None, "microphone, by number or part of its name (default: system's)"),
+    Option("list-devices", "", _flag, False, "show the microphones and end"),
+    Option("wait", "", _flag, False, "wait for a microphone that is not there when it starts"),
+    Option("silence", "SECONDS", _number(0, 86400, "above 0 and at most 86400"), 60.0,
+           "after so long of digital zeros a microphone is opened again (default: 60)"),
+    Option("model", "float|int8|FILE", _text, None, "model of the bundle (default: the manifest's)"),
+    Option("threshold", "[KEYWORD=]T", read_thresholds, {}, "score that counts as a detection, 0…1, of every keyword "
+           "or of one (default: the manifest's, measured on test data)", several=True),
+    Option("refractory", "SECONDS", _number(0, 3600, "above 0 and at most 3600"), None,
+           "so long a score has to be low before it counts again (default: the manifest's)"),
+    Option("meter", "", _flag, False, "show level and score on stderr while listening"),
+    Option("exec", "COMMAND", _text, None, "run at every detection, without a shell; it finds EARSHOT_KEYWORD, "
+           "EARSHOT_SCORE, EARSHOT_TIME and EARSHOT_BUNDLE in its environment"),
+    Option("exec-timeout", "SECONDS", _number(0, 3600, "above 0 and at most 3600"), 10.0,
+           "kill the command, and all it started, after so long (default: 10)"),
+    Option("save-on-detect", "DIR", _text, None, "keep the audio around every detection as WAV", is_path=True),
+    Option("save-seconds", "SECONDS", _number(0, 60, "above 0 and at most 60"), 3.0,
+           "how much of it; the last half second follows the detection (default: 3)"),
+    Option("save-megabytes", "MB", _number(0, 1e6, "above 0 and at most 1000000"), 100.0,
+           "bound of the folder; the oldest are deleted first (default: 100)"),
+    Option("mqtt", "URL", _text, None, "publish detections: mqtt://[user@]host[:port]/prefix (needs paho-mqtt)"),
+    Option("mqtt-password-file", "FILE", _text, None, "holds the password of the URL's user", is_path=True),
+    Option("no-mqtt-discovery", "", _flag, False, "do not announce the keywords to Home Assistant"),
+    Option("dashboard", "[HOST:]PORT", _text_or_number, None, "serve a page that shows what is heard "
+           "(default host: 127.0.0.1; any other needs a token)"),
+    Option("dashboard-token-file", "FILE", _text, None, "holds the secret that opens the page: http://HOST:PORT/?token=…",
+           is_path=True),
+)
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells mistakes in one line, like every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionsError(f"{message}: see --help")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="listen.py", description="Listen for a bundle's keywords.", epilog=EXAMPLES,
+                    formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--config", metavar="FILE", help=f"read options from there (default: {DEFAULT_CONFIG}, if any)")
+    source = parser.add_mutually_exclusive_group()
+    for option in OPTIONS:
+        group = source if option.name in SOURCES else parser
+        if option.name == "bundle":
+            group.add_argument(option.name, metavar=option.metavar, nargs="*", help=option.help)
+        elif option.read is _flag:
+            group.add_argument(f"--{option.name}", dest=option.name, action="store_true", help=option.help)
+        else:
+            # --threshold takes one value each time it is given: a bundle may follow it.
+            takes: dict[str, Any] = {"action": "append"} if option.read is read_thresholds else (
+                {"nargs": "+"} if option.several else {})
+            group.add_argument(f"--{option.name}", dest=option.name, metavar=option.metavar, help=option.help, **takes)
+    return parser
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Command line and configuration file → a namespace with an attribute per option (dashes become underscores) and
+    `config`, the file's path or None. Raises OptionsError; --help ends the process.
+    """
+    given = vars(_parser().parse_args(arguments))
+    if not given.get("bundle"):
+        given.pop("bundle", None)
+    path = given.pop("config", None)
+    if path is None and os.path.exists(DEFAULT_CONFIG):
+        path = DEFAULT_CONFIG
+    told = read_config(path) if path is not None else {}
+    if any(name in given for name in SOURCES):
+        told = {name: value for name, value in told.items() if name not in SOURCES}
+
+    values = {option.name: option.default for option in OPTIONS} | told
+    for name, value in given.items():
+        flag = name if name == "bundle" else f"--{name}"
+        try:
+            values[name] = BY_NAME[name].read(value)
+        except ValueError as error:
+            raise OptionsError(f"{flag} must be {error}: see --help") from None
+    if not values["bundle"] and not values["list-devices"]:
+        raise OptionsError("BUNDLE is missing, the folder that an export made (it goes before --wav): see --help")
+    return argparse.Namespace(config=path, **{name.replace("-", "_"): value for name, value in values.items()})
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """A TOML file → its options by name, checked. Raises OptionsError."""
+    import tomllib  # here: without a file there is nothing to load it for
+
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_CONFIG + 1)
+    except OSError as error:
+        raise OptionsError(f"{path}: cannot be read ({error.strerror}): name a readable TOML file") from None
+    if len(content) > LARGEST_CONFIG:
+        raise OptionsError(f"{path}: larger than {LARGEST_CONFIG} bytes: this is no configuration")
+    try:
+        told = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
+        raise OptionsError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
+
+    values = {}
+    for name, value in told.items():
+        option = BY_NAME.get(name)
+        if option is None:
+            raise OptionsError(f"{path}: unknown key {_short(name)}: {_nearest(name)}")
+        if option.name == "bundle" and isinstance(value, str):
+            value = [value]
+        try:
+            values[name] = option.read(value)
+        except ValueError as error:
+            raise OptionsError(f"{path}: {name} must be {error}: correct it") from None
+        if option.is_path:
+            values[name] = _beside(path, values[name])
+    sources = [name for name in SOURCES if values.get(name)]
+    if len(sources) > 1:
+        raise OptionsError(f"{path}: {' and '.join(sources)} exclude each other: keep one")
+    return values
+
+
+def read_secret(path: str) -> str:
+    """The first line of a file. Raises OptionsError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            secret = file.readline(1024).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise OptionsError(f"{path}: cannot be read ({reason}): name a readable file with the secret in it") from None
+    if not secret:
+        raise OptionsError(f"{path}: its first line is empty: write the secret there")
+    return secret
+
+
+def _beside(path: str, value: Any) -> Any:
+    folder = os.path.dirname(path)
+    return [os.path.join(folder, item) for item in value] if isinstance(value, list) else os.path.join(folder, value)
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:60] + "…")
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name.lower().replace("_", "-"), BY_NAME, 1, 0.5)
+    return f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(BY_NAME)}"
+
+
+def save_thresholds(path: str, thresholds: dict[str, float]) -> None:
+    """Write thresholds by keyword into a configuration file, and leave everything else in it as it is.
+
+    The new file replaces the old one at once, so that a power cut leaves either. Raises OptionsError when it cannot be
+    written, or when the file is laid out in a way that this cannot edit safely.
+    """
+    import json
+    import tempfile
+    import tomllib
+
+    path = os.path.realpath(path)
+    before = read_config(path)
+    with open(path, encoding="utf-8", newline="") as file:
+        old = file.read()
+    lines = old.splitlines(keepends=True)
+    # A JSON text is a TOML text, and repr of a float in 0…1 is a TOML float.
+    merged = {**before.get("threshold", {}), **thresholds}
+    pairs = ", ".join(f"{json.dumps(keyword, ensure_ascii=False)} = {score!r}" for keyword, score in merged.items())
+    line = f"threshold = {{{pairs}}}\n"
+    places = [i for i, text in enumerate(lines) if text.split("=")[0].strip() == "threshold" and "=" in text]
+    if places:
+        lines[places[0]] = line
+    else:  # before everything else: a key after a [table] would belong to it
+        lines.insert(0, line)
+    content = "".join(lines)
+    try:
+        is_only_change = tomllib.loads(content) == {**tomllib.loads(old), "threshold": merged}
+    except ValueError:
+        is_only_change = False
+    if not is_only_change:
+        raise OptionsError(f"{path}: its threshold cannot be replaced safely: write by hand: {line.strip()}")
+    try:
+        mode = os.stat(path).st_mode & 0o777
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".earshot-")
+        try:
+            with open(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(content)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OptionsError(f"{path}: cannot be written ({error.strerror}): "
+                           "let the listener's user write in its folder") from None

@@ -1,0 +1,153 @@
+"""Flags and the configuration file, and what a reload makes of them."""
+
+import json
+import signal
+import subprocess
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lines import Lines
+from toy import write_bundle
+
+from runtime import options
+from runtime.options import OptionsError, parse, save_thresholds
+
+LOUD = (0.5 * 32767 * np.sin(np.arange(16000))).astype("<i2").tobytes()
+SILENCE = bytes(32000)
+EXAMPLE = {
+    "bundle": ["a", "/b"], "wav": ["x.wav"], "stdin": True, "device": 3, "list-devices": True, "wait": True,
+    "silence": 5, "model": "int8", "threshold": {"happy": 0.5}, "refractory": 2, "meter": True, "exec": "true",
+    "exec-timeout": 3, "save-on-detect": "clips", "save-seconds": 2.5, "save-megabytes": 1, "mqtt": "mqtt://x/y",
+    "mqtt-password-file": "secret", "no-mqtt-discovery": True, "dashboard": 8765, "dashboard-token-file": "token",
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> str:
+        (tmp_path / "earshot.toml").write_text(text)
+        return str(tmp_path / "earshot.toml")
+
+    return write
+
+
+def test_every_flag_may_stand_in_the_file(write, tmp_path):
+    assert set(EXAMPLE) == set(options.BY_NAME)
+    for name, value in EXAMPLE.items():
+        toml = "{happy = 0.5}" if isinstance(value, dict) else json.dumps(value)
+        read = options.read_config(write(f"{name} = {toml}"))
+        if name in ("bundle", "wav"):
+            assert read[name][0] == str(tmp_path / value[0])  # beside the file
+        elif options.BY_NAME[name].is_path:
+            assert read[name] == str(tmp_path / value)
+        else:
+            assert read[name] == (str(value) if name in ("device", "dashboard") else value)
+
+
+def test_the_command_line_wins(write):
+    config = write('bundle = "x"\nthreshold = 0.9\ndevice = "USB"\nrefractory = 2')
+    read = parse(["--config", config])
+    assert read.threshold == {"": 0.9} and read.device == "USB" and read.refractory == 2
+    read = parse(["y", "--config", config, "--threshold", "happy=0.8", "--threshold", "0.7", "--stdin"])
+    assert read.bundle == ["y"] and read.threshold == {"happy": 0.8, "": 0.7} and read.refractory == 2
+    assert read.stdin and read.device is None  # another source
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ('treshold = 0.5', "unknown key 'treshold': did you mean 'threshold'?"),
+    ('save_on_detect = "x"', "did you mean 'save-on-detect'?"), ("qqqq = 1", "the keys are bundle, "),
+    ('threshold = "loud"', "threshold must be above 0 and at most 1"), ("threshold = 2", "threshold must be above 0"),
+    ("threshold = {happy = true}", "threshold must be"), ("threshold = [[1]]", "threshold must be"),
+    ("stdin = 1", "stdin must be true or false"), ("bundle = []", "bundle must be a list of texts"),
+    ('silence = "nan"', "silence must be above 0"), ("silence = inf", "silence must be above 0"),
+    ('device = ""', "device must be a text"), ('exec = "a\\u0000b"', "exec must be a text"),
+    ("stdin = true\ndevice = 1", "stdin and device exclude each other"), ("x = [", "not TOML"), ("x = \ud800", None),
+    ("a = " + "[" * 5000, "not TOML"), ("threshold = " + "9" * 5000, None),
+])
+def test_a_mistake_is_told_in_one_line(write, text, problem, tmp_path):
+    if problem is None:
+        (tmp_path / "earshot.toml").write_bytes(text.encode(errors="surrogatepass"))
+    path = str(tmp_path / "earshot.toml") if problem is None else write(text)
+    with pytest.raises(OptionsError) as caught:
+        options.read_config(path)
+    message = str(caught.value)
+    assert message.startswith(path) and "\n" not in message and (problem or "") in message
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(OptionsError, match="cannot be read"):
+        parse(["x", "--config", str(tmp_path / "none.toml")])
+
+
+@pytest.mark.parametrize("text", [
+    "", 'device = "x"\n', "threshold = 0.5\n[x]\n", "# threshold = 1\nthreshold = {happy = 0.1, a = 0.2} # mine\n"])
+def test_a_threshold_is_saved_and_nothing_else_changes(write, text):
+    if "[x]" in text:
+        text = text.replace("[x]\n", "")
+    path = write(text)
+    before = tomllib.loads(text)
+    save_thresholds(path, {"happy": 0.75, 'wo"rd': 0.5})
+    after = tomllib.loads(Path(path).read_text())
+    assert options.read_config(path)["threshold"]["happy"] == 0.75
+    assert {**after, "threshold": 0} == {**before, "threshold": 0}
+    assert ("# threshold = 1" in Path(path).read_text()) == ("# threshold = 1" in text)
+    parse(["x", "--config", path])
+
+
+def test_what_cannot_be_saved_safely_is_not(write):
+    for text in ('[threshold]\nhappy = 0.5\n', 'exec = """\nthreshold = 1\n"""\n'):
+        path = write(text)
+        with pytest.raises(OptionsError, match="write by hand: threshold ="):
+            save_thresholds(path, {"happy": 0.75})
+        assert Path(path).read_text() == text
+
+
+def test_sighup_reads_configuration_and_bundle_again(listen, make_bundle, write):
+    bundle = make_bundle()
+    config = write('bundle = "bundle"\nstdin = true\nthreshold = 0.4\n')
+    lines = Lines(listen("--config", config, stdin=subprocess.PIPE))
+    lines.feed(LOUD)
+    lines.until(20, keyword="loud")
+    # Another bundle in the same place.
+    make_bundle(threshold=[0.3], refractory_hops=3)
+    write('bundle = "bundle"\nstdin = true\nthreshold = 0.9999\n')
+    lines.process.send_signal(signal.SIGHUP)
+    lines.feed(SILENCE)
+    lines.until(20, event="reloaded")
+    lines.feed(SILENCE + LOUD + SILENCE)  # below the new threshold
+    # Nonsense leaves everything as it is.
+    write("treshold = 0.5")
+    lines.process.send_signal(signal.SIGHUP)
+    lines.feed(SILENCE)
+    failed = lines.until(20, event="reload_failed")
+    assert "did you mean 'threshold'" in failed["reason"]
+    # So does half a bundle.
+    write('bundle = "bundle"\nstdin = true\n')
+    content = (bundle / "model.int8.onnx").read_bytes()
+    (bundle / "model.int8.onnx").write_bytes(content[:-9])
+    lines.process.send_signal(signal.SIGHUP)
+    lines.feed(SILENCE)
+    failed = lines.until(20, event="reload_failed")
+    assert "half-written" in failed["reason"]
+    (bundle / "model.int8.onnx").write_bytes(content)
+    lines.process.send_signal(signal.SIGHUP)
+    lines.feed(SILENCE + LOUD)
+    lines.until(20, event="reloaded")
+    lines.until(20, keyword="loud")
+    summary = lines.end()
+    assert summary["events"] == {"reloaded": 2, "reload_failed": 2} and summary["detections"] == 2
+
+
+def test_several_bundles_hear_the_same_audio(listen, tmp_path, bundle):
+    other = write_bundle(tmp_path / "other", keywords=["noisy"], threshold=[0.999])
+    process = listen(bundle, other, "--stdin", stdin=subprocess.PIPE)
+    out, err = process.communicate(SILENCE + LOUD, timeout=60)
+    assert process.returncode == 0 and not err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(line["bundle"], line["keyword"]) for line in found] == [("bundle", "loud"), ("other", "noisy")]
+    assert found[0]["time_s"] < found[1]["time_s"]
+    one = listen(bundle, other, "--stdin", "--threshold", "nothing=0.5", stdin=subprocess.PIPE)
+    out, err = one.communicate(SILENCE, timeout=60)
+    assert one.returncode == 2 and b"no bundle has that keyword: use loud, noisy" in err

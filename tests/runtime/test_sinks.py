@@ -1,0 +1,225 @@
+"""What happens on a detection: commands that hang, fail and fork; clips on disks that are full."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lines import Lines
+
+LOUD = (0.5 * 32767 * np.sin(np.arange(16000))).astype("<i2").tobytes()
+SILENCE = bytes(32000)
+
+
+@pytest.fixture
+def fed(listen, bundle):
+    return lambda *arguments, **options: Lines(
+        listen(bundle, "--stdin", *arguments, stdin=subprocess.PIPE, **options))
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def eventually(condition, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_command_finds_the_detection_in_its_environment(fed, tmp_path):
+    out = tmp_path / "said"
+    values = "$EARSHOT_KEYWORD $EARSHOT_SCORE $EARSHOT_TIME $1 $2"
+    hook = script(tmp_path / "hook", f'echo "{values}" > {out}.part; mv {out}.part {out}')
+    listener = fed("--exec", f"{hook} 'two words; $(id)' '*'")
+    listener.feed(LOUD)
+    found = listener.until(20, keyword="loud")
+    eventually(out.exists)
+    assert out.read_text() == f"loud {found['score']} {found['time_s']} two words; $(id) *\n"
+    assert listener.end()["events"] == {}
+
+
+def test_commands_that_hang_are_killed_and_hold_up_nothing(fed, tmp_path):
+    hook = script(tmp_path / "hook", f"cd {tmp_path}; sleep 99 & echo $! >> children; echo $$ >> children; sleep 99")
+    listener = fed("--exec", str(hook), "--exec-timeout", "3")
+    start = 0.0
+    for _ in range(6):  # four run at once
+        listener.feed(LOUD, SILENCE, SILENCE)
+        listener.until(20, keyword="loud")
+        start = start or time.monotonic()
+    assert time.monotonic() - start < 3  # none was waited for
+    time.sleep(4)
+    listener.feed(SILENCE)
+    listener.until(20, event="hook_failed")
+    children = (tmp_path / "children").read_text().split()
+    assert len(children) == 8
+    eventually(lambda: not any(alive(int(child)) for child in children))
+    listener.feed(LOUD, SILENCE)  # there is room again
+    listener.until(20, keyword="loud")
+    eventually(lambda: len((tmp_path / "children").read_text().split()) == 10)
+    summary = listener.end()
+    assert summary["events"]["hook_dropped"] == 2 and summary["events"]["hook_failed"] >= 4
+    eventually(lambda: not any(alive(int(child)) for child in (tmp_path / "children").read_text().split()))
+
+
+def alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_commands_that_fail_or_fork_are_counted_and_cleared_away(fed, tmp_path):
+    hook = script(tmp_path / "hook", f"(sleep 1000 & echo $! >> {tmp_path}/children); exit 3")
+    listener = fed("--exec", str(hook))
+    listener.feed(LOUD, SILENCE)
+    listener.until(20, keyword="loud")
+    eventually(lambda: (tmp_path / "children").exists())
+    time.sleep(1)
+    listener.feed(SILENCE)
+    assert listener.until(20, event="hook_failed")["reason"] == "exit code 3"
+    eventually(lambda: not alive(int((tmp_path / "children").read_text())))
+    hook.unlink()
+    listener.feed(LOUD, SILENCE)
+    listener.until(20, keyword="loud")
+    time.sleep(1.1)
+    listener.feed(SILENCE)
+    assert "No such file" in listener.until(20, event="hook_failed")["reason"]
+    assert listener.end()["events"] == {"hook_failed": 2}
+
+
+@pytest.mark.parametrize("command", ["no-such-program -x", "'unclosed", "/etc/passwd"])
+def test_a_command_that_cannot_be_is_refused(listen, bundle, command):
+    process = listen(bundle, "--stdin", "--exec", command, stdin=subprocess.PIPE)
+    out, err = process.communicate(SILENCE, timeout=60)
+    assert process.returncode == 2 and not out and err.startswith(b"listen: error: --exec ") and err.count(b"\n") == 1
+
+
+def clips(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.wav"))
+
+
+def test_clips_are_kept_and_the_oldest_go_first(fed, tmp_path):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    (folder / "000007-20200101T000000-loud-0.50.wav").write_bytes(bytes(90_000))
+    (folder / "000008-half.wav.part").write_bytes(bytes(10))
+    (folder / "mine.wav").write_bytes(bytes(200_000))
+    listener = fed("--save-on-detect", folder, "--save-seconds", "1.6", "--save-megabytes", "0.11")
+    for number in (8, 9, 10):
+        listener.feed(SILENCE, LOUD, SILENCE, SILENCE)
+        listener.until(20, keyword="loud")
+        eventually(lambda number=number: any(path.name.startswith(f"{number:06}-") for path in clips(folder)))
+    assert [path.name[:6] for path in clips(folder) if path.name != "mine.wav"] == ["000009", "000010"]
+    assert (folder / "mine.wav").exists() and not list(folder.glob("*.part"))
+    with wave.open(str(clips(folder)[1])) as clip:
+        assert clip.getparams()[:4] == (1, 2, 16000, 20 * 1280)
+        sound = np.frombuffer(clip.readframes(clip.getnframes()), "<i2")
+    assert abs(sound).max() == pytest.approx(16383, abs=2) and not sound[:8000].any()  # the loud part is at its end
+    assert listener.end()["events"] == {}
+
+
+def test_a_full_disk_is_counted_and_detection_goes_on(fed, tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder],
+                                      capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        (folder / "filler").write_bytes(bytes(52_000))
+        listener = fed("--save-on-detect", folder / "clips")
+        listener.feed(LOUD, SILENCE, SILENCE)
+        listener.until(20, keyword="loud")
+        time.sleep(1)
+        listener.feed(SILENCE)
+        assert "No space left" in listener.until(20, event="save_failed")["reason"]
+        assert not list((folder / "clips").iterdir())
+        (folder / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,size=1m", folder], check=True)
+        listener.feed(LOUD, SILENCE, SILENCE)
+        listener.until(20, keyword="loud")
+        eventually(lambda: len(clips(folder / "clips")) == 1)
+        assert listener.end()["events"] == {"save_failed": 1}
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_folder_that_cannot_be(listen, bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    process = listen(bundle, "--stdin", "--save-on-detect", tmp_path / "file", stdin=subprocess.PIPE)
+    out, err = process.communicate(SILENCE, timeout=60)
+    assert process.returncode == 2 and b"cannot be used (File exists)" in err
+
+
+def test_detections_reach_a_broker_that_goes_and_comes(fed, broker, subscribe):
+    pytest.importorskip("paho.mqtt.client")
+    listener = fed("--mqtt", f"mqtt://127.0.0.1:{broker.port}/home/shelf")
+    topic = "home/shelf/detected/loud"
+    for turn in range(2):
+        other = subscribe(broker.port)
+        listener.feed(LOUD, SILENCE, SILENCE)
+        found = listener.until(20, keyword="loud")
+        eventually(lambda other=other: other.on(topic))
+        assert other.on(topic)[0]["time_s"] == found["time_s"]
+        if turn == 0:
+            broker.stop()
+            listener.feed(LOUD, SILENCE, SILENCE)
+            waiting = listener.until(20, keyword="loud")
+            broker.start()
+            other = subscribe(broker.port)
+            eventually(lambda other=other: other.on(topic))
+            assert other.on(topic)[0]["time_s"] == waiting["time_s"]
+    assert listener.end()["events"] == {"mqtt": 2}  # away, connected
+
+
+def test_clipped_audio_is_counted_and_heard(fed):
+    listener = fed()
+    listener.feed((32767 * np.sign(np.sin(np.arange(16000)))).astype("<i2").tobytes(), SILENCE)
+    listener.until(20, keyword="loud")
+    assert listener.end()["clipped_hops"] > 0
+
+
+# systemd
+
+
+def test_systemd_hears_of_a_start_a_reload_and_an_end_and_is_fed_by_hops_alone(fed, tmp_path):
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(path)
+        systemd.settimeout(30)
+        listener = fed(env=os.environ | {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"})
+        assert systemd.recv(100) == b"READY=1"
+        listener.feed(SILENCE)
+        assert systemd.recv(100) == b"WATCHDOG=1"
+        systemd.settimeout(1.5)  # no audio, no food
+        with pytest.raises(TimeoutError):
+            systemd.recv(100)
+        systemd.settimeout(30)
+        fed_times = 0
+        for _ in range(10):
+            listener.feed(SILENCE[:2560])
+            time.sleep(0.15)
+        systemd.setblocking(False)
+        try:
+            while systemd.recv(100) == b"WATCHDOG=1":
+                fed_times += 1
+        except BlockingIOError:
+            pass
+        assert 5 <= fed_times <= 11
+        systemd.settimeout(30)
+        listener.process.send_signal(signal.SIGHUP)
+        listener.feed(SILENCE[:2560])
+        assert systemd.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert systemd.recv(100) == b"READY=1"
+        listener.end()
+        while (said := systemd.recv(100)) == b"WATCHDOG=1":
+            pass
+        assert said == b"STOPPING=1"

@@ -1,0 +1,39 @@
+import numpy as np
+import torch
+import torch.nn.functional as F
+from test_windows import RECIPE, few_hums  # noqa: F401
+
+from training import checkpoint, distill, recipe, windows
+from training.crnn import CRNN
+
+
+def test_loss_is_hintons():
+    """On logits, softened by the temperature on both sides, times its square: not a softmax of a softmax."""
+    student, teacher = torch.randn(4, 1, 7), torch.randn(4, 1, 7)
+    classes = [torch.stack([torch.zeros_like(odds), odds], -1) / 3.0 for odds in (student, teacher)]
+    wanted = F.cross_entropy(classes[0].flatten(0, 2), classes[1].flatten(0, 2).softmax(-1)) * 9.0
+    torch.testing.assert_close(distill.distillation_loss(student, teacher, 3.0), wanted)
+
+
+def test_a_student_that_says_the_same_learns_nothing():
+    odds = torch.randn(2, 1, 5, requires_grad=True)
+    distill.distillation_loss(odds, odds.detach(), 2.0).backward()
+    assert odds.grad.abs().max() < 1e-6
+
+
+def test_teachers_are_averaged_smoothed_and_heard_once(corpus, tmp_path, monkeypatch):
+    wanted = recipe.parse(RECIPE)
+    dataset = windows.Windows(corpus, wanted, 0, tmp_path / "windows")
+    folders = [tmp_path / name for name in ("a", "b")]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        checkpoint.save(folder, CRNN(wanted.model).state_dict(), RECIPE, seed, ["happy"], [0.5], 12)
+    alone = [distill.hear(checkpoint.load(folder)[0], dataset).numpy() for folder in folders]
+    mean = (alone[0] + alone[1]) / 2
+    monkeypatch.setattr(distill, "BATCH", 7)
+    taught = distill.teach(folders, dataset).numpy()
+    assert taught.shape == (48, 1, 20)
+    np.testing.assert_allclose(taught[..., 0], mean[..., 0], atol=2e-3)
+    np.testing.assert_allclose(taught[..., 9], mean[..., 7:10].mean(-1), atol=2e-3)
+    monkeypatch.setattr(distill, "hear", None)
+    np.testing.assert_array_equal(distill.teach(folders, dataset), taught)

@@ -1,0 +1,60 @@
+"""Dark knowledge: what a student may learn from teachers besides the labels.
+
+An ensemble errs less than its members, above all where it matters here: what one of them takes for the keyword in hours
+of talk, the others seldom do. Teachers hear each training window once, as it was recorded; students hear it in other
+voices, through other microphones and with holes (Xie et al. 2020, "Self-training with Noisy Student").
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from training import checkpoint
+from training.crnn import CRNN, log_odds
+from training.windows import Windows
+
+SMOOTHING = 3  # hops over which the teachers' log-odds are averaged: a word goes on longer than what sounds like it
+BATCH = 256
+
+
+def distillation_loss(log_odds: Tensor, taught: Tensor, temperature: float) -> Tensor:
+    """Hinton et al. 2015, "Distilling the Knowledge in a Neural Network": cross-entropy of the student's softened
+    probabilities with the teacher's, times the squared temperature, mean over hops. Two classes for each keyword, so
+    softmax of the logits is the sigmoid of the log-odds.
+
+    log_odds, taught: (batch, keywords, hops).
+    """
+    wanted = torch.sigmoid(taught / temperature)
+    return F.binary_cross_entropy_with_logits(log_odds / temperature, wanted) * temperature**2
+
+
+@torch.no_grad()
+def hear(model: CRNN, dataset: Windows) -> Tensor:
+    """A teacher's log-odds of every window, each from zero state: (pool, keywords, hops)."""
+    parts = []
+    for frames in tqdm(dataset.frames.split(BATCH), desc="the teacher listens", unit="batch"):
+        logits = model.classify(frames.float(), model.zero_state(len(frames)))[0].logits
+        parts.append(log_odds(logits).transpose(1, 2))
+    return torch.cat(parts)
+
+
+def teach(teachers: list[Path], dataset: Windows) -> Tensor:
+    """Mean log-odds of several teachers, smoothed: (pool, keywords, hops). What a teacher said is kept for others."""
+    said = []
+    for folder in teachers:
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
+        path = dataset.path.with_suffix(f".{digest}.npy")
+        if not path.exists():
+            heard = hear(checkpoint.load(folder)[0], dataset).numpy().astype(np.float16)
+            partial = path.with_suffix(".partial.npy")
+            np.save(partial, heard)
+            partial.replace(path)
+        said.append(torch.from_numpy(np.load(path)).float())
+    mean = torch.stack(said).mean(0)
+    padded = F.pad(mean, (SMOOTHING - 1, 0), mode="replicate")
+    return padded.unfold(2, SMOOTHING, 1).mean(-1)
