@@ -7,7 +7,7 @@ RECIPE ?= base
 SYSTEM := portaudio19-dev espeak-ng flite wamerican
 TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver
 
-.PHONY: help export check test test-all soak train data demo evaluate system test-system clean
+.PHONY: help export check test test-all soak train data demo evaluate bench system test-system clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
 	@echo "make evaluate BUNDLE=dist/happy-base   false accepts, misses, DET; data from EARSHOT_DATA"
 	@echo "make demo WAV=file.wav      picture of level, mel and score, events marked (BUNDLE=dist/happy-base)"
+	@echo "make bench                  CPU, memory and start-up beside torch; PEERS=1 adds pymicro- and pyopen-wakeword"
 	@echo "make clean                  remove .venv and dist"
 
 export: .venv/ready
@@ -50,6 +51,16 @@ evaluate: .venv/ready
 demo: .venv/ready
 	$(PY) -m edge_demo.demo $(WAV) $(if $(BUNDLE),--bundle $(BUNDLE))
 
+bench: export $(if $(PEERS),.venv-peers/ready)
+	$(PY) edge_demo/bench.py $(MODELS:models/%=dist/%) --plot docs/benchmarks.png \
+	  $(if $(PEERS),--peers .venv-peers/bin/python)
+
+# In an environment of their own: nothing of theirs in ours.
+.venv-peers/ready:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet pymicro-wakeword==2.5.0 pyopen-wakeword==1.1.0
+	touch $@
+
 # PyAudio is built on this machine and needs PortAudio's header. Without it everything but the microphone works.
 .venv/ready: requirements.txt | system
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -74,4 +85,4 @@ test-system:
 	$(call install,$(TEST_SYSTEM),the tests of microphone and browser and broker)
 
 clean:
-	rm -rf .venv dist
+	rm -rf .venv .venv-peers dist

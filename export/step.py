@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.front_end import FrontEnd
 from training.crnn import CRNN, Size, log_odds
-from training.features import FLOOR, FRAME_STEP, N_FFT, N_MELS, TAIL, dft_basis, mel_filters
-
-BLOCK = 80  # samples: the greatest common divisor of a frame's length and the step between frames
+from training.features import N_MELS, TAIL
 
 
 class Step(nn.Module):
@@ -38,15 +37,18 @@ class Step(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, audio: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """audio: (1, hop_samples), 16 kHz, −1…1; states: as `state_shapes` → score (1, keywords), next states."""
+        """audio: (1, hop_samples), 16 kHz, −1…1; states: as `state_shapes` → score (1, keywords), next states.
+
+        What follows of a tensor is split off, not sliced: onnxruntime's Slice costs twice its Split.
+        """
         before = dict(zip(self.state_shapes, states, strict=True))
         after: dict[str, Tensor] = {}
         samples = torch.cat([before["tail"], audio], dim=1)
-        after["tail"] = samples[:, -TAIL:]
+        _, after["tail"] = samples.split([self.size.hop_samples, TAIL], dim=1)
         frames = self.front_end(samples)
         if "context" in before:
             frames = torch.cat([before["context"], frames], dim=0)
-            after["context"] = frames[-self.size.context :]
+            _, after["context"] = frames.split([self.size.stride[1], self.size.context])
         hidden = self.conv(frames)
         for layer, cell in enumerate(self.cells):
             hidden = after[f"hidden_{layer}"] = cell(hidden, before[f"hidden_{layer}"])
@@ -54,8 +56,8 @@ class Step(nn.Module):
         votes = weight * self.votes(hidden)  # (1, 1 + keywords): the weight, then the weighted log-odds
         if "ring" in before:
             ring = torch.cat([before["ring"], votes], dim=0)
-            after["ring"] = ring[1:]
-            votes = ring.sum(0, keepdim=True)
+            _, after["ring"] = ring.split([1, self.size.window - 1])
+            votes = torch.ones(1, self.size.window) @ ring
         total, odds = votes.split([1, self.size.keywords], dim=1)
         return torch.sigmoid(odds / total), *(after[name] for name in self.state_shapes)
 
@@ -64,49 +66,26 @@ class Step(nn.Module):
         return [torch.zeros(shape) for shape in self.state_shapes.values()]
 
 
-class FrontEnd(nn.Module):
-    """Log-mel frames of one hop by two matrix products; `training.features.LogMel` gets the same by FFT.
-
-    The basis and the filters are computed in here, not stored: an exporter keeps the recipe (2 KB), and onnxruntime
-    evaluates it once, when it loads the model.
-    """
-
-    def __init__(self, size: Size):
-        super().__init__()
-        self.hop_frames = size.stride[1]
-        self.first = max(0, size.stride[1] - size.kernel[1])  # a kernel shorter than a hop reads the hop's end
-
-    def forward(self, samples: Tensor) -> Tensor:
-        """samples: (1, 240 + hop_samples) → the frames that the convolution reads of this hop (n, 40), as heights above
-        the floor: log(max(x, floor)) − log(floor) is log(max(x / floor, 1))."""
-        starts = torch.arange(self.first, self.hop_frames).unsqueeze(1) * (FRAME_STEP // BLOCK)
-        blocks = (starts + torch.arange(N_FFT // BLOCK)).flatten()
-        frames = samples.reshape(-1, BLOCK).index_select(0, blocks).reshape(-1, N_FFT)
-        spectrum = frames @ dft_basis()
-        filters = mel_filters() / FLOOR
-        mel = (spectrum * spectrum) @ torch.cat([filters, filters])  # cosines and sines of a bin meet in one filter
-        return torch.clamp(mel, min=1.0).log()
-
-
 class Cell(nn.Module):
     """One step of a GRU layer, written out (Cho et al. 2014, in the arrangement of `torch.nn.GRU`)."""
 
+    gates: Tensor  # of the hidden state: (units, 2 · units), reset and update
+
     def __init__(self, gru: nn.GRU, layer: int):
         super().__init__()
-        units = gru.hidden_size
-        inner, outer = getattr(gru, f"bias_hh_l{layer}").clone(), getattr(gru, f"bias_ih_l{layer}").clone()
+        self.units = units = gru.hidden_size
+        inner, outer = getattr(gru, f"bias_hh_l{layer}"), getattr(gru, f"bias_ih_l{layer}").clone()
         outer[: 2 * units] += inner[: 2 * units]  # only the candidate's inner bias stands behind the reset gate
-        inner[: 2 * units] = 0
-        self.units = units
+        hidden = getattr(gru, f"weight_hh_l{layer}")
         self.of_input = affine(getattr(gru, f"weight_ih_l{layer}"), outer)
-        self.of_hidden = affine(getattr(gru, f"weight_hh_l{layer}"), inner)
+        self.register_buffer("gates", hidden[: 2 * units].detach().T.clone())
+        self.candidate = affine(hidden[2 * units :], inner[2 * units :])
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """x: (1, inputs); hidden: (1, units) → the next hidden (1, units)."""
-        gates_x, candidate_x = self.of_input(x).split([2 * self.units, self.units], dim=1)
-        gates_h, candidate_h = self.of_hidden(hidden).split([2 * self.units, self.units], dim=1)
-        reset, update = torch.sigmoid(gates_x + gates_h).chunk(2, dim=1)
-        candidate = torch.tanh(candidate_x + reset * candidate_h)
+        gates, candidate = self.of_input(x).split([2 * self.units, self.units], dim=1)
+        reset, update = torch.sigmoid(torch.addmm(gates, hidden, self.gates)).chunk(2, dim=1)
+        candidate = torch.tanh(candidate + reset * self.candidate(hidden))
         return candidate + update * (hidden - candidate)
 
 

@@ -14,10 +14,7 @@ ALLOWED = {
     "edge_demo": {
         "export.threshold",
         "runtime",
-        "training.augment",
-        "training.data",
-        "training.features",
-        "training.metrics",
+        *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics")),
     },
 }
 

@@ -18,20 +18,6 @@ N_MELS = 40
 FLOOR = 1e-9
 
 
-def dft_basis() -> Tensor:
-    """Hann-windowed cosines and sines of the bins that a mel filter reads: (400, 398), bins 1…199 of each.
-
-    Bins 0 and 200 stand on the outer corners of the first and last triangle, where its weight is zero. Only
-    `arange`, integer arithmetic and `cos` are used, so that an exporter can keep it as a recipe of 2 KB instead of
-    636 KB of numbers. The phase is reduced modulo 400 in integers: cos of a large float32 would be off by 1e-5.
-    """
-    n = torch.arange(N_FFT).unsqueeze(1)
-    k = torch.arange(1, N_FFT // 2)
-    turn = torch.cat([n * k, n * k + 3 * N_FFT // 4], dim=1) % N_FFT  # cos(x + 3/4 turn) = sin(x)
-    hann = 0.5 - 0.5 * torch.cos(n * (2 * math.pi / N_FFT))
-    return torch.cos(turn * (2 * math.pi / N_FFT)) * hann
-
-
 def mel_filters() -> Tensor:
     """Triangular HTK mel filters without normalisation, 0…8000 Hz: (199, 40), rows are DFT bins 1…199.
 
@@ -50,7 +36,7 @@ def log_mel(power: Tensor, filters: Tensor) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """Audio → log-mel frames, streaming: `audio, tail → frames, tail`. By FFT; the exported step uses `dft_basis`."""
+    """Audio → log-mel frames, streaming: `audio, tail → frames, tail`. By FFT; an exported step has no FFT."""
 
     window: Tensor
     filters: Tensor

@@ -3,7 +3,7 @@ import math
 import torch
 import torchaudio
 
-from training.features import FLOOR, N_FFT, TAIL, LogMel, dft_basis, mel_filters
+from training.features import FLOOR, TAIL, LogMel, mel_filters
 
 
 def reference(audio: torch.Tensor) -> torch.Tensor:
@@ -23,15 +23,6 @@ def test_equals_torchaudio_in_the_log_domain():
     audio = speechlike()
     frames, _ = LogMel()(audio[:, TAIL:-80], audio[:, :TAIL])  # -80: a whole number of frames
     torch.testing.assert_close(frames + math.log(FLOOR), reference(audio)[:, : frames.shape[1]], rtol=0, atol=1e-4)
-
-
-def test_basis_for_export_gives_the_same_power_as_the_fft():
-    frames = speechlike(1).unfold(1, N_FFT, 160)[0]
-    cosine, sine = (frames @ dft_basis()).chunk(2, dim=1)
-    spectrum = torch.fft.rfft(frames.double() * torch.hann_window(N_FFT, dtype=torch.double))[:, 1:200]
-    wanted = spectrum.abs().square()
-    got = (cosine.square() + sine.square()).double()
-    assert ((got - wanted).abs() <= 1e-4 * wanted + 1e-8 * wanted.max()).all()
 
 
 def test_filters_are_torchaudios():
