@@ -17,7 +17,7 @@ help:
 	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-base)"
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
-	@echo "make evaluate BUNDLE=dist/happy-base   false accepts, misses, DET; data from EARSHOT_DATA"
+	@echo "make evaluate BUNDLE=dist/happy-base   false accepts, misses, DET; PEERS=1 adds microWakeWord's"
 	@echo "make demo WAV=file.wav      picture of level, mel and score, events marked (BUNDLE=dist/happy-base)"
 	@echo "make bench                  CPU, memory and start-up beside torch; PEERS=1 adds pymicro- and pyopen-wakeword"
 	@echo "make clean                  remove .venv and dist"
@@ -45,8 +45,8 @@ train: .venv/ready
 data: .venv/ready
 	$(PY) -m training.download $(if $(VERSION),--version $(VERSION))
 
-evaluate: .venv/ready
-	$(PY) -m edge_demo.evaluate $(BUNDLE)
+evaluate: .venv/ready $(if $(PEERS),.venv-peers/ready)
+	$(PY) -m edge_demo.evaluate $(BUNDLE) $(if $(PEERS),--peers .venv-peers/bin/python)
 
 demo: .venv/ready
 	$(PY) -m edge_demo.demo $(WAV) $(if $(BUNDLE),--bundle $(BUNDLE))

@@ -10,7 +10,9 @@ from a fixed seed, the same for every bundle. Intervals are of 95 %.
 
 import argparse
 import json
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from training.augment import AROUND, low_noise
 from training.data import SAMPLE_RATE, Clip, to_float
 
 SILENCES = "speech_commands/_silence_"
+PEERS = Path(__file__).with_name("peers.py")
 JOINED = "joined_negatives"
 LATEST = 0.5  # seconds after a clip's end at which an event still counts as a hit
 TRACKS = 100
@@ -126,7 +129,7 @@ class Alarms:
         return metrics.count_events(self.intervals, thresholds) / self.hours
 
 
-def hear_negatives(engine: Engine, recordings: Recordings, keyword: int, folders: list[Path]) -> list[Alarms]:
+def negative_streams(recordings: Recordings, folders: list[Path]) -> dict[str, np.ndarray]:
     """Continuous speech, the negatives joined into one stream, and any folder the user names."""
     rng = np.random.default_rng(2)
     order = rng.permutation(len(recordings.negatives))
@@ -139,6 +142,10 @@ def hear_negatives(engine: Engine, recordings: Recordings, keyword: int, folders
         if not clips:
             raise data.DataError(f"{folder}: no recordings ({' '.join(data.SUFFIXES)}); name another with --also")
         streams[folder.name] = np.concatenate(floats(clips, folder.name))
+    return {name: audio for name, audio in streams.items() if len(audio)}
+
+
+def hear_negatives(engine: Engine, streams: dict[str, np.ndarray], keyword: int) -> list[Alarms]:
     return [
         Alarms(
             name,
@@ -146,25 +153,43 @@ def hear_negatives(engine: Engine, recordings: Recordings, keyword: int, folders
             metrics.event_intervals(stream(engine, audio, keyword), engine.refractory_hops),
         )
         for name, audio in streams.items()
-        if len(audio)
     ]
 
 
+def false_accepts(events: int, hours: float) -> dict:
+    """With an exact Poisson interval."""
+    low, high = metrics.poisson(events)
+    return {
+        "false_accepts": events,
+        "hours": round(hours, 3),
+        "per_hour": events / hours,
+        "per_hour_interval": (low / hours, high / hours),
+    }
+
+
+def peer_figures(python: str, streams: dict[str, np.ndarray]) -> dict[str, dict]:
+    """False accepts of microWakeWord's models on the same streams, at their own thresholds; `python` has them."""
+    columns: dict[str, dict] = {}
+    for name, audio in bar(streams.items(), "peers"):
+        with tempfile.NamedTemporaryFile(suffix=".f32") as file:
+            audio.astype(np.float32).tofile(file.name)
+            done = subprocess.run([python, str(PEERS), file.name], capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.splitlines() or ["it ended without a word"])[-1]
+            raise data.DataError(f"{python}: {reason}; make .venv-peers/ready")
+        for model, events in json.loads(done.stdout).items():
+            point = false_accepts(events, len(audio) / SAMPLE_RATE / 3600)
+            columns.setdefault(f"microWakeWord:{model}", {})[f"{name}_at_operating_point"] = point
+    return columns
+
+
 def alarm_figures(heard: list[Alarms], thresholds: dict[str, float]) -> dict:
-    """False accepts of each stream, with exact Poisson intervals."""
-    figures: dict = {}
-    for alarms in heard:
-        name, hours = alarms.name, alarms.hours
-        for point, threshold in thresholds.items():
-            events = int(metrics.count_events(alarms.intervals, threshold))
-            low, high = metrics.poisson(events)
-            figures[f"{name}_at_{point}"] = {
-                "false_accepts": events,
-                "hours": round(hours, 3),
-                "per_hour": events / hours,
-                "per_hour_interval": (low / hours, high / hours),
-            }
-    return figures
+    """False accepts of each stream."""
+    return {
+        f"{alarms.name}_at_{point}": false_accepts(int(metrics.count_events(alarms.intervals, threshold)), alarms.hours)
+        for alarms in heard
+        for point, threshold in thresholds.items()
+    }
 
 
 def track_figures(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> dict:
@@ -297,7 +322,7 @@ def evaluate(
     false accepts per hour."""
     recordings = load(base, engine.keywords[keyword])
     clips = clip_figures(engine, recordings, keyword)
-    heard = hear_negatives(engine, recordings, keyword, folders or [])
+    heard = hear_negatives(engine, negative_streams(recordings, folders or []), keyword)
     threshold = engine.thresholds[keyword]
     if wanted is not None:
         threshold = operating_point(heard, wanted)
@@ -345,12 +370,13 @@ def draw(columns: dict[str, dict], curves: dict[str, Det], path: Path) -> None:
     left.set_xlabel("false accepts per hour of " + " and ".join({det.stream for det in curves.values()}))
     left.grid(alpha=0.3, which="both")
     left.legend()
-    width = 0.8 / len(columns)
-    for place, (name, figures) in enumerate(columns.items()):
+    width = 0.8 / len(curves)
+    for place, name in enumerate(curves):
+        figures = columns[name]
         misses = {key.removeprefix("misses_"): value for key, value in figures.items() if key.startswith("misses_")}
         shares = np.array([value["share"] for value in misses.values()]) * 100
         bounds = np.array([value["interval"] for value in misses.values()]).T * 100
-        spots = np.arange(len(misses)) + (place - (len(columns) - 1) / 2) * width
+        spots = np.arange(len(misses)) + (place - (len(curves) - 1) / 2) * width
         right.bar(spots, shares, width, yerr=np.abs(bounds - shares), capsize=2, label=name)
         right.set_xticks(range(len(misses)), [key.replace("_", " ") for key in misses], rotation=20)
     right.set(ylabel="missed keywords at the operating point, %", title="intervals: 95 %")
@@ -422,6 +448,7 @@ def main() -> int:
         help="choose the threshold that makes at most RATE false accepts per hour of continuous/ and of --also, and "
         "write it into the bundle",
     )
+    parser.add_argument("--peers", metavar="PYTHON", help="also microWakeWord's models, which this Python has")
     parser.add_argument("--out", type=Path, help="folder of figures and report (default: the first bundle)")
     args = parser.parse_args()
     columns, curves = {}, {}
@@ -435,6 +462,8 @@ def main() -> int:
             if args.wanted is not None:
                 mine = [figures["threshold"] for name, figures in columns.items() if name.startswith(f"{label}:")]
                 set_thresholds(Path(bundle), mine)
+        if args.peers:
+            columns |= peer_figures(args.peers, negative_streams(load(base, engine.keywords[0]), args.also))
         out = args.out or Path(args.bundle[0])
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(columns, indent=1) + "\n")

@@ -42,7 +42,7 @@ def test_clips_that_are_told_apart_cost_nothing():
 
 
 def test_each_loud_second_of_talk_is_one_false_accept():
-    heard = evaluate.hear_negatives(Loudness(), known(), 0, [])
+    heard = evaluate.hear_negatives(Loudness(), evaluate.negative_streams(known(), []), 0)
     figures = evaluate.alarm_figures(heard, {"operating_point": 0.25})
     assert figures["continuous_at_operating_point"]["false_accepts"] == 2
     assert figures["continuous_at_operating_point"]["per_hour"] == pytest.approx(2 / (6 / 3600))
@@ -51,7 +51,7 @@ def test_each_loud_second_of_talk_is_one_false_accept():
 
 def test_operating_point_is_the_lowest_threshold_that_keeps_the_wanted_rate():
     """Talk of six seconds with two events: at less than one in six seconds only a score above theirs will do."""
-    heard = evaluate.hear_negatives(Loudness(), known(), 0, [])
+    heard = evaluate.hear_negatives(Loudness(), evaluate.negative_streams(known(), []), 0)
     for rate, least, most in ((2 * 600, 0.0499, 0.0501), (2 * 600 - 1, 0.4, 0.401)):
         threshold = evaluate.operating_point(heard, rate)
         assert least < threshold < most
@@ -89,7 +89,7 @@ def test_tracks_count_what_is_found_and_where():
 def test_too_little_to_measure_with_is_named(tmp_path):
     """A folder of the user's without recordings, and a keyword with hardly another word beside it."""
     with pytest.raises(data.DataError, match="no recordings .* name another with --also"):
-        evaluate.hear_negatives(Loudness(), known(), 0, [tmp_path])
+        evaluate.negative_streams(known(), [tmp_path])
     clips = [f"happy/{speaker}_nohash_0.wav" for speaker in range(3)]
     for clip in clips:
         path = tmp_path / "speech_commands" / clip
@@ -130,3 +130,8 @@ def test_mistakes_are_one_line(arguments, message):
     command = [sys.executable, "-m", "edge_demo.evaluate", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_peers_that_cannot_run_are_one_line():
+    with pytest.raises(data.DataError, match="make .venv-peers/ready"):
+        evaluate.peer_figures(sys.executable, {"continuous": np.zeros(16_000, np.float32)})
