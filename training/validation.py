@@ -59,12 +59,12 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
     clips = floats(found, "validation clips")
     speech = [c for c in data.find(base, recipe.data.speech) if c.split == "validation"]
     noises = data.find(base, recipe.data.noise)
-    rooms = augment.room_responses(ROOMS, seed=1)
+    rooms = augment.room_responses(min(ROOMS, recipe.data.rooms), seed=1)
     held_out = floats([c for c in noises if c.split == "validation"] or noises, "validation noise")
     stream = np.concatenate(floats(data.find(base, recipe.data.continuous) or speech, "continuous speech") or clips[:1])
     rng = np.random.default_rng(0)
     spoken = [clip for clip, label in zip(clips, labels, strict=True) if label >= 0]
-    noisy = [[spoken_in(clip, held_out, rooms, snr, rng) for clip in spoken] for snr in SNRS] if held_out else []
+    noisy = [[spoken_in(clip, held_out, rooms, snr, rng) for clip in spoken] for snr in SNRS] if held_out and rooms else []
     after = [np.concatenate([clip, low_noise(AROUND, rng)]) for clip in clips]
     with torch.no_grad():
         return Validation(

@@ -186,7 +186,7 @@ def talk(server, data: bytes) -> bytes:
             answer = b""
             while more := to.recv(1 << 16):
                 answer += more
-        except ConnectionError:  # it had seen enough before we had said it all
+        except OSError:  # it had seen enough before we had said it all
             return b""
         return answer
 
