@@ -64,7 +64,8 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
     stream = np.concatenate(floats(data.find(base, recipe.data.continuous) or speech, "continuous speech") or clips[:1])
     rng = np.random.default_rng(0)
     spoken = [clip for clip, label in zip(clips, labels, strict=True) if label >= 0]
-    noisy = [[spoken_in(clip, held_out, rooms, snr, rng) for clip in spoken] for snr in SNRS] if held_out and rooms else []
+    snrs = SNRS if held_out and rooms else ()
+    noisy = [[spoken_in(clip, held_out, rooms, snr, rng) for clip in spoken] for snr in snrs]
     after = [np.concatenate([clip, low_noise(AROUND, rng)]) for clip in clips]
     with torch.no_grad():
         return Validation(
