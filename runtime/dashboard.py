@@ -122,7 +122,7 @@ class Dashboard:
         self.shown = Shown(listener.hop_samples)
         try:
             self._server = Server((host, port), token, self.state, self.set_threshold)
-        except (OSError, OverflowError, UnicodeError) as error:
+        except (OSError, OverflowError, TypeError) as error:  # TypeError: of a host that is no name
             reason = getattr(error, "strerror", None) or error
             raise OptionsError(f"--dashboard {address}: cannot be served ({reason}): "
                                "choose another port, or an address of this machine") from None
