@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,16 +104,16 @@ def main() -> int:
     parser.add_argument("--peers", metavar="PYTHON", help="of an environment with pymicro-wakeword and pyopen-wakeword")
     parser.add_argument("--plot", metavar="FILE", help="draw latencies and costs (needs matplotlib)")
     options = parser.parse_args()
+    if options.plot and not find_spec("matplotlib"):
+        return fail("--plot needs matplotlib: pip install matplotlib")
+    if options.peers and not shutil.which(options.peers):
+        return fail(f"--peers {options.peers}: no such program: name an environment's bin/python")
     bundles = [Path(bundle).resolve() for bundle in options.bundles]
     for bundle in bundles:
         try:
             default_model(bundle)
         except (OSError, ValueError, KeyError, TypeError):
-            print(
-                f"bench: error: {bundle} is no bundle of {HOP} samples per step: name a folder that an export made",
-                file=sys.stderr,
-            )
-            return 2
+            return fail(f"{bundle} is no bundle of {HOP} samples per step: name a folder that an export made")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # children inherit it: one CPU, one thread for all
 
@@ -134,6 +135,11 @@ def main() -> int:
     if options.plot:
         draw(systems, options.plot)
     return 0
+
+
+def fail(mistake: str) -> int:
+    print(f"bench: error: {mistake}", file=sys.stderr)
+    return 2
 
 
 def of_bundle(bundle: Path, scratch: Path) -> list[System]:

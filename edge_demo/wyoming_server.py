@@ -34,7 +34,8 @@ try:
     from wyoming.ping import Ping, Pong
     from wyoming.wake import Detect, Detection, NotDetected
 except ModuleNotFoundError:
-    sys.exit("wyoming_server: error: the package wyoming is not installed: pip install wyoming")
+    print("wyoming_server: error: the package wyoming is not installed: pip install wyoming", file=sys.stderr)
+    sys.exit(2)
 
 if not __package__:  # run as a script: find this folder as the package it is
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -444,8 +445,9 @@ def main(arguments: list[str] | None = None) -> int:
         asyncio.run(Server(open_bundles(options)).serve(host, port))
     except BundleError as error:
         fail(str(error))
-    except OSError as error:
-        fail(f"--uri {options.uri}: cannot listen there ({error.strerror or error}): choose another, or end what does")
+    except (OSError, UnicodeError) as error:  # the latter of a host that is no name
+        reason = getattr(error, "strerror", None) or error
+        fail(f"--uri {options.uri}: cannot listen there ({reason}): choose another, or end what does")
     return 0
 
 

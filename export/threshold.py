@@ -12,6 +12,7 @@ from export.manifest import fingerprint
 
 def set_thresholds(bundle: Path, thresholds: list[float]) -> None:
     """All of it or nothing: the bundle is replaced as a whole. Raises OSError."""
+    bundle = bundle.resolve()  # a link stays a link, to the new folder; and "." has a name
     with new_folder(bundle) as folder:
         shutil.copytree(bundle, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
         manifest = json.loads((bundle / MANIFEST).read_text())

@@ -122,7 +122,7 @@ class Dashboard:
         self.shown = Shown(listener.hop_samples)
         try:
             self._server = Server((host, port), token, self.state, self.set_threshold)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, TypeError) as error:  # TypeError: of a host that is no name
             reason = getattr(error, "strerror", None) or error
             raise OptionsError(f"--dashboard {address}: cannot be served ({reason}): "
                                "choose another port, or an address of this machine") from None
@@ -211,7 +211,8 @@ class Server(ThreadingHTTPServer):
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, Handler)
-        self.names = {"localhost", socket.gethostname().lower(), f"{socket.gethostname().lower()}.local", address[0]}
+        self.names = {"localhost", socket.gethostname().lower(), f"{socket.gethostname().lower()}.local",
+                      address[0].lower()}
 
     def server_bind(self) -> None:
         # Without HTTPServer's search for the machine's full name, which may ask a name server and wait for it.

@@ -25,10 +25,13 @@ class Device(NamedTuple):
 
 
 def list_devices() -> list[Device]:
-    """Every device that can record. Raises AudioError without PyAudio."""
+    """Every device that can record. Raises AudioError when there is no PyAudio, or no sound system."""
     pyaudio = import_pyaudio()
-    with quiet():
-        host = pyaudio.PyAudio()
+    try:
+        with quiet():
+            host = pyaudio.PyAudio()
+    except OSError as error:
+        raise AudioError(f"microphone: PortAudio cannot start ({error}): is the sound system in order?") from None
     try:
         return devices_of(host)
     finally:
@@ -139,7 +142,7 @@ def main() -> None:
     """Try to open the device named by the argument, and write OPENED or why not."""
     try:
         opened = open_device(sys.argv[2] if len(sys.argv) > 2 else None, int(sys.argv[1]), lambda *_: (None, 0))
-    except AudioError as error:
+    except (AudioError, OSError) as error:
         print(error)
     else:
         print(OPENED, flush=True)

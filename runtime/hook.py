@@ -35,6 +35,7 @@ class Hook:
         self._post = post
         self._free = threading.Semaphore(AT_ONCE)
         self._running: set[int] = set()  # process groups
+        self._is_closed = False
         self._lock = threading.Lock()
 
     def publish(self, detection: dict[str, Any]) -> None:
@@ -44,9 +45,13 @@ class Hook:
             return
         environment = os.environ | {
             "EARSHOT_KEYWORD": detection["keyword"], "EARSHOT_SCORE": str(detection["score"]),
-            "EARSHOT_TIME": str(detection["time_s"]), "EARSHOT_BUNDLE": detection.get("bundle", ""),
+            "EARSHOT_TIME": str(detection["time_s"]), "EARSHOT_BUNDLE": detection["bundle"],
         }
-        threading.Thread(target=self._run, args=(environment,), daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(environment,), daemon=True).start()
+        except RuntimeError as error:  # no more threads to be had, perhaps as a command forks without end
+            self._post("hook_failed", reason=str(error))
+            self._free.release()
 
     def _run(self, environment: dict[str, str]) -> None:
         try:
@@ -59,6 +64,8 @@ class Hook:
             return
         with self._lock:
             self._running.add(process.pid)
+            if self._is_closed:
+                _kill(process.pid)
         try:
             end = time.monotonic() + self._seconds
             # WNOWAIT: until it is waited for for good, nobody else can get its number, and the group is surely its own.
@@ -78,9 +85,15 @@ class Hook:
         finally:
             self._free.release()
 
+    def finish(self) -> None:
+        """Wait for what still runs, which is as long as a command may take at most."""
+        for _ in range(AT_ONCE):
+            self._free.acquire()
+
     def close(self) -> None:
         """Kill what still runs."""
         with self._lock:
+            self._is_closed = True
             for group in self._running:
                 _kill(group)
 

@@ -6,6 +6,7 @@ few times and then once a second, and its "count" tells how often it happened.
 """
 
 import json
+import threading
 import time
 from collections import Counter, deque
 from typing import Any
@@ -22,17 +23,19 @@ class Journal:
         self.counts: Counter[str] = Counter()
         self._waiting: deque[dict[str, Any]] = deque(maxlen=WAITING)
         self._credit: dict[str, tuple[float, float]] = {}  # lines that may be written, and as of when
+        self._lock = threading.Lock()
 
     def post(self, event: str, **fields: Any) -> None:
-        """Count an event and have it written by the next `flush`. Never blocks; for any thread."""
-        self.counts[event] += 1
-        now = time.monotonic()
-        credit, since = self._credit.get(event, (BURST, now))
-        credit = min(BURST, credit + now - since)
-        self._credit[event] = (credit - 1 if credit >= 1 else credit, now)
-        if credit >= 1:
-            line = {"event": event, "time_s": round(self.time_s, 3), **fields, "count": self.counts[event]}
-            self._waiting.append(line)
+        """Count an event and have it written by the next `flush`. Never waits for the output; for any thread."""
+        with self._lock:
+            self.counts[event] += 1
+            now = time.monotonic()
+            credit, since = self._credit.get(event, (BURST, now))
+            credit = min(BURST, credit + now - since)
+            self._credit[event] = (credit - 1 if credit >= 1 else credit, now)
+            if credit >= 1:
+                line = {"event": event, "time_s": round(self.time_s, 3), **fields, "count": self.counts[event]}
+                self._waiting.append(line)
 
     def flush(self) -> None:
         """Write the waiting events. For the main thread; raises OSError when standard output cannot be written."""

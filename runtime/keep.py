@@ -68,6 +68,12 @@ class Keeper:
         """Keep this detection, half a second from now. Returns at once."""
         self._due.append((self._after, detection))
 
+    def finish(self) -> None:
+        """Write what is owed."""
+        self.gap()
+        self._clips.put(None)
+        self._writer.join()
+
     def close(self) -> None:
         """Write what is owed, as long as that takes no more than half a second."""
         self.gap()

@@ -136,19 +136,20 @@ class Listener:
         try:
             if not options.wav:  # before anybody can know that we are there, and end us
                 on_sigterm(self._last_words)
+            signal.signal(signal.SIGHUP, self._on_sighup)
             if options.meter:
                 from runtime.meter import Meter
 
                 self._meter = Meter(self.hop_samples)
             self._open_sinks(options)
             self.journal.flush()
-            signal.signal(signal.SIGHUP, self._on_sighup)
             if options.wav:
                 self.systemd.say("READY=1")
                 for path in options.wav:
                     self._hear(wav_hops(path, self.hop_samples, warn), path if len(options.wav) > 1 else None)
             else:
                 self._hear(self._live())
+            self._finish()
         except Terminated:
             self.systemd.say("STOPPING=1")
             self.journal.flush()
@@ -177,6 +178,8 @@ class Listener:
         self._samples = 0
         for ear in self.ears:
             ear.reset()
+        if "keeper" in self._sinks:
+            self._sinks["keeper"].gap()
         for item in stream:
             if self._reload_wanted:
                 self._reload()
@@ -187,6 +190,13 @@ class Listener:
             else:
                 self._step(item, file)
             self.journal.flush()
+
+    def _finish(self) -> None:
+        """The audio has ended, and nobody is in a hurry: commands and clips of the last detections get their time."""
+        for name in ("hook", "keeper"):
+            if name in self._sinks:
+                self._sinks[name].finish()
+        self.journal.flush()
 
     def _step(self, hop: Samples, file: str | None) -> None:
         self._samples += len(hop)
@@ -225,7 +235,7 @@ class Listener:
             self._meter.clear()
         self.detections += 1
         for sink in self._sinks.values():
-            sink.publish(detection)
+            sink.publish(detection | {"bundle": ear.name})
         write(detection)
 
     def _skip(self, gap: "Gap") -> None:

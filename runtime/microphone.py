@@ -214,7 +214,11 @@ class Microphone:
             yield from self._record()
 
     def _open(self) -> None:
-        self._recording = Recording(self._wanted, self._hop_samples)
+        try:
+            self._recording = Recording(self._wanted, self._hop_samples)
+        except OSError as error:
+            raise AudioError(f"microphone {self._wanted or 'default'!r}: cannot be opened ({error}): "
+                             "is the sound system in order? arecord -l shows what it has") from None
         if self._wanted is not None and self._wanted.isdecimal():
             self._wanted = self._recording.device.name  # numbers change when something is plugged in
 
@@ -238,7 +242,10 @@ class Microphone:
                 time.sleep(min(left, POLL_SECONDS))
                 yield None
             delay = min(2 * delay, LAST_RETRY)
-            probe = Probe(self._wanted, self._hop_samples)
+            try:
+                probe = Probe(self._wanted, self._hop_samples)
+            except OSError:  # no process or no file to be had just now
+                continue
             try:
                 while not probe.is_done(POLL_SECONDS):
                     yield None

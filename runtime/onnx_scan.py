@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 DOMAINS = {b"", b"ai.onnx", b"com.microsoft"}  # all built into onnxruntime; the last has its fused operators
 MOST_FIELDS = 200_000  # real models have a few thousand
-EXTERNAL = 1  # TensorProto.DataLocation
+DATA_LOCATION = 14  # of a tensor; 0 is inside the file
 
 # Which fields of a message hold messages worth looking into
 INSIDE: dict[str, dict[int, str]] = {
@@ -60,7 +60,7 @@ def _look(message: memoryview, kind: str, budget: list[int]) -> None:
     inside = INSIDE[kind]
     for number, value in _fields(message, budget):
         if isinstance(value, int):
-            if kind == "tensor" and number == 14 and value == EXTERNAL:
+            if kind == "tensor" and number == DATA_LOCATION and value:
                 raise ScanError("keeps weights in another file (external data)")
         elif kind == "tensor" and number == 13:
             raise ScanError("keeps weights in another file (external data)")
@@ -82,6 +82,8 @@ def _fields(message: memoryview, budget: list[int]) -> Iterator[tuple[int, int |
             raise ScanError(f"has more than {MOST_FIELDS} fields")
         tag, place = _varint(message, place)
         number, wire = tag >> 3, tag & 7
+        if number == 0 or number >= 1 << 29:  # others may read its lowest bits alone
+            raise ScanError("is damaged or no ONNX model")
         if wire == 0:
             value, place = _varint(message, place)
             yield number, value
@@ -92,7 +94,7 @@ def _fields(message: memoryview, budget: list[int]) -> Iterator[tuple[int, int |
             length = 8 if wire == 1 else 4
         else:
             raise ScanError("is damaged or no ONNX model")
-        if number == 0 or number >= 1 << 29 or length > len(message) - place:
+        if length > len(message) - place:
             raise ScanError("is damaged or no ONNX model")
         yield number, message[place : place + length]
         place += length

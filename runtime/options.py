@@ -124,7 +124,7 @@ OPTIONS = (
            "after so long of digital zeros a microphone is opened again (default: 60)"),
     Option("model", "float|int8|FILE", _text, None, "model of the bundle (default: the manifest's)"),
     Option("threshold", "[KEYWORD=]T", read_thresholds, {}, "score that counts as a detection, 0…1, of every keyword "
-           "or of one (default: the manifest's, measured on test data)", several=True),
+           "or of one (default: the manifest's)", several=True),
     Option("refractory", "SECONDS", _number(0, 3600, "above 0 and at most 3600"), None,
            "so long a score has to be low before it counts again (default: the manifest's)"),
     Option("meter", "", _flag, False, "show level and score on stderr while listening"),

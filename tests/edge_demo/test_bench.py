@@ -79,6 +79,8 @@ def test_mistakes_are_one_line(bundle, quick, monkeypatch, tmp_path, capsys):
         assert bench.main() == 2
         told = capsys.readouterr().err
         assert "is no bundle" in told and told.count("\n") == 1
+    monkeypatch.setattr("sys.argv", ["bench.py", str(bundle), "--peers", str(tmp_path / "python")])
+    assert bench.main() == 2 and "no such program" in capsys.readouterr().err
     broken = tmp_path / "broken"
     shutil.copytree(bundle, broken)
     (broken / "model.onnx").write_bytes(b"")

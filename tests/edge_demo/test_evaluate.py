@@ -75,6 +75,10 @@ def test_threshold_is_written_and_the_bundle_still_loads(bundle, tmp_path):
     for model in ("model.onnx", "model.int8.onnx"):
         assert Engine(tmp_path / "copy", model).thresholds == (0.625,)
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+    (tmp_path / "link").symlink_to("copy")
+    set_thresholds(tmp_path / "link", [0.75])
+    assert Engine(str(tmp_path / "copy")).thresholds == (0.75,)
+    assert (tmp_path / "link").is_symlink() and len(list(tmp_path.iterdir())) == 2
 
 
 def test_tracks_count_what_is_found_and_where():

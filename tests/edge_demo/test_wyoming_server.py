@@ -351,6 +351,7 @@ def test_a_threshold_of_ones_own(start, tmp_path, threshold):
     (["--bundle", "{b}", "--uri", "tcp://127.0.0.1"], "is not tcp://HOST:PORT"),
     (["--bundle", "{b}", "--uri", "tcp://127.0.0.1:99999"], "is not tcp://HOST:PORT"),
     (["--bundle", "{b}", "--uri", "tcp://192.0.2.1:10400"], "cannot listen there"),
+    (["--bundle", "{b}", "--uri", "tcp://a..b:10400"], "cannot listen there"),
 ])
 def test_mistakes_are_told_in_one_line(start, tmp_path, arguments, reason):
     folders = {name: write_bundle(tmp_path / name) for name in "bc"}

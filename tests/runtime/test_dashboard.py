@@ -182,6 +182,7 @@ def test_the_token_is_needed(guarded):
     (["--dashboard", "[::]:0"], "needs a token"), (["--dashboard", ":0"], None), (["--dashboard", "x"], "[HOST:]PORT"),
     (["--dashboard", "70000"], "[HOST:]PORT"), (["--dashboard", "203.0.113.1:0", "--dashboard-token-file", "token"],
                                                "cannot be served"),
+    (["--dashboard", "ä..b:0", "--dashboard-token-file", "token"], "cannot be served"),
     (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "short"], "can be guessed"),
     (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "none"], "cannot be read"),
 ])

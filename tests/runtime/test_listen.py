@@ -1,5 +1,6 @@
 """listen.py from outside, as a process."""
 
+import fcntl
 import json
 import os
 import pty
@@ -154,6 +155,24 @@ def test_a_signal_ends_it_cleanly(listen, bundle, number):
     process.wait(timeout=10)
     assert process.returncode == 0
     assert process.stderr.read() == b""
+
+
+def test_a_signal_ends_it_though_nobody_reads_its_lines(listen, bundle):
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    process = listen(bundle, "--stdin", stdin=subprocess.PIPE, stdout=writer)
+    os.set_blocking(process.stdin.fileno(), False)
+    taken = time.monotonic()
+    while time.monotonic() - taken < 3:  # it has started, and takes no more audio: it waits for us
+        try:
+            os.write(process.stdin.fileno(), pcm(TRACK))
+            taken = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 0
+    os.close(reader)
+    os.close(writer)
 
 
 def test_a_reader_that_goes_ends_it_cleanly(listen, bundle):

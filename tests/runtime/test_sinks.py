@@ -1,6 +1,7 @@
 """What happens on a detection: commands that hang, fail and fork; clips on disks that are full."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -37,13 +38,13 @@ def eventually(condition, seconds: float = 30) -> None:
 
 def test_a_command_finds_the_detection_in_its_environment(fed, tmp_path):
     out = tmp_path / "said"
-    values = "$EARSHOT_KEYWORD $EARSHOT_SCORE $EARSHOT_TIME $1 $2"
+    values = "$EARSHOT_KEYWORD $EARSHOT_SCORE $EARSHOT_TIME $EARSHOT_BUNDLE $1 $2"
     hook = script(tmp_path / "hook", f'echo "{values}" > {out}.part; mv {out}.part {out}')
     listener = fed("--exec", f"{hook} 'two words; $(id)' '*'")
     listener.feed(LOUD)
     found = listener.until(20, keyword="loud")
     eventually(out.exists)
-    assert out.read_text() == f"loud {found['score']} {found['time_s']} two words; $(id) *\n"
+    assert out.read_text() == f"loud {found['score']} {found['time_s']} bundle two words; $(id) *\n"
     assert listener.end()["events"] == {}
 
 
@@ -94,6 +95,42 @@ def test_commands_that_fail_or_fork_are_counted_and_cleared_away(fed, tmp_path):
     listener.feed(SILENCE)
     assert "No such file" in listener.until(20, event="hook_failed")["reason"]
     assert listener.end()["events"] == {"hook_failed": 2}
+
+
+def test_no_thread_for_a_command_is_counted(fed, tmp_path):
+    listener = fed("--exec", "true", "--dashboard", "0")
+    listener.until(20, event="dashboard")
+    listener.process.send_signal(signal.SIGHUP)
+    listener.feed(SILENCE)
+    listener.until(20, event="reloaded")  # it has what memory it needs
+    status = Path(f"/proc/{listener.process.pid}/status").read_text()
+    used = int(status.split("VmSize:")[1].split()[0]) * 1024
+    resource.prlimit(listener.process.pid, resource.RLIMIT_AS, (used + (1 << 20), resource.RLIM_INFINITY))
+    listener.feed(LOUD, SILENCE, SILENCE)
+    listener.until(20, keyword="loud")
+    assert "thread" in listener.until(20, event="hook_failed")["reason"]
+    resource.prlimit(listener.process.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    listener.feed(LOUD, SILENCE, SILENCE)
+    listener.until(20, keyword="loud")
+    assert listener.end()["events"] == {"dashboard": 1, "reloaded": 1, "hook_failed": 1}
+
+
+def test_the_end_of_the_audio_leaves_commands_and_clips_their_time(listen, bundle, loud, tmp_path):
+    hook = script(tmp_path / "hook", f"sleep 1; touch {tmp_path}/done")
+    process = listen(bundle, "--wav", loud, "--exec", str(hook), "--save-on-detect", tmp_path / "clips")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0 and out.count(b"\n") == 1 and not err
+    assert (tmp_path / "done").exists() and len(clips(tmp_path / "clips")) == 1
+
+
+def test_a_clip_holds_nothing_of_the_file_before(listen, bundle, loud, tmp_path):
+    with wave.open(str(tmp_path / "before.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(SILENCE)
+    process = listen(bundle, "--wav", tmp_path / "before.wav", loud, "--save-on-detect", tmp_path / "clips")
+    assert process.communicate(timeout=60)[0].count(b"\n") == 1
+    with wave.open(str(clips(tmp_path / "clips")[0])) as clip:
+        assert clip.getnframes() == 7 * 1280  # `loud` alone, its last hop filled up
 
 
 @pytest.mark.parametrize("command", ["no-such-program -x", "'unclosed", "/etc/passwd"])
