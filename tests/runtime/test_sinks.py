@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from lines import Lines
 
+from runtime.keep import Keeper
+from runtime.options import OptionsError
+
 LOUD = (0.5 * 32767 * np.sin(np.arange(16000))).astype("<i2").tobytes()
 SILENCE = bytes(32000)
 
@@ -142,6 +145,11 @@ def test_a_command_that_cannot_be_is_refused(listen, bundle, command):
 
 def clips(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.wav"))
+
+
+def test_a_bound_that_holds_no_clip_is_refused(tmp_path):
+    with pytest.raises(OptionsError, match="holds no clip of 3 s: raise it"):
+        Keeper(str(tmp_path), 3.0, 90_000, 1280, lambda *_, **__: None)
 
 
 def test_clips_are_kept_and_the_oldest_go_first(fed, tmp_path):
