@@ -34,8 +34,8 @@ class Keeper:
         self._folder, self._most_bytes, self._post = folder, int(most_bytes), post
         kept = max(1, round(seconds * SAMPLE_RATE / hop_samples))
         if 44 + 2 * kept * hop_samples > self._most_bytes:
-            raise OptionsError(f"--save-megabytes {most_bytes / 1e6:g} holds no clip of {seconds:g} s: raise it, or lower "
-                               "--save-seconds")
+            raise OptionsError(f"--save-megabytes {most_bytes / 1e6:g} holds no clip of {seconds:g} s: raise it, "
+                               "or lower --save-seconds")
         self._hops: deque[Samples] = deque(maxlen=kept)
         self._after = min(round(AFTER_SECONDS * SAMPLE_RATE / hop_samples), kept)
         self._due: list[tuple[int, dict[str, Any]]] = []  # hops still to come, and the detection
