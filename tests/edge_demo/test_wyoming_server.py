@@ -260,7 +260,7 @@ def test_one_connection_too_many_is_refused_and_the_others_stay(server):
     sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(32)]
     try:
         assert talk(server, message("ping")) == b""
-        assert "refused, there are 32 connections already" in server.log[before]
+        assert any("refused, there are 32 connections already" in line for line in server.log[before:])
         sockets[0].sendall(message("ping"))
         assert b"pong" in sockets[0].recv(1000)
     finally:

@@ -95,6 +95,7 @@ def test_a_stop_longer_than_the_server_bridges_is_a_gap(hear, detected):
     lines.end()
 
 
+@pytest.mark.slow
 def test_a_reader_of_our_lines_that_stalls_is_a_gap(hear, detected, pulse, loud):
     """The main thread hangs in its own output, as with a log that hangs; the ring keeps eight seconds."""
     read, write = os.pipe()
@@ -145,6 +146,7 @@ def test_an_unplugged_microphone_comes_back(hear, detected, pulse):
     assert summary["detections"] == 3 and summary["events"]["gap"] == 2
 
 
+@pytest.mark.slow
 def test_a_sound_server_that_hangs(hear, detected, pulse_server):
     lines = hear()
     pulse_server.send_signal(signal.SIGSTOP)

@@ -110,6 +110,6 @@ def test_a_synthetic_voice_is_detected_in_time(listen, shipped, pulse, tmp_path)
 def test_people_are_detected_in_time(listen, shipped, pulse, tmp_path, recordings):
     folder = recordings / "speech_commands"
     names = [line for line in (folder / "testing_list.txt").read_text().split() if line.startswith("happy/")]
-    paths = [path for name in names[::8] if (path := (folder / name).with_suffix(".flac")).is_file()][:8]
+    paths = [path for name in names[::8] if (path := (folder / name).with_suffix(".flac")).is_file()][:4]
     late = in_time(listen, shipped, pulse, tmp_path, [samples_of(path) for path in paths])
     assert len(late) >= 0.7 * len(paths)
