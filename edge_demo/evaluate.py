@@ -24,10 +24,10 @@ from export.threshold import set_thresholds
 from runtime.engine import BundleError, Engine
 from training import augment, data, metrics
 from training.augment import AROUND, low_noise
-from training.data import SAMPLE_RATE, Clip, to_float
+from training.data import SAMPLE_RATE, to_float
 
 SILENCES = "speech_commands/_silence_"
-PEERS = Path(__file__).with_name("peers.py")
+ROOT = Path(__file__).resolve().parents[1]
 JOINED = "joined_negatives"
 LATEST = 0.5  # seconds after a clip's end at which an event still counts as a hit
 TRACKS = 100
@@ -73,16 +73,12 @@ def load(base: Path, keyword: str) -> Recordings:
     talk = data.read_all(data.find(base, ["continuous"]), "continuous speech")
     noises = [c for c in data.find(base, ["noise"]) if c.split == "testing"]
     return Recordings(
-        floats([c for c in clips if c.word == keyword], keyword),
-        floats([c for c in found if c.word == keyword and c.split == "validation"], keyword),
-        floats(negatives + silences, "negatives"),
+        data.read_floats([c for c in clips if c.word == keyword], keyword),
+        data.read_floats([c for c in found if c.word == keyword and c.split == "validation"], keyword),
+        data.read_floats(negatives + silences, "negatives"),
         to_float(np.concatenate(talk)) if talk else np.zeros(0, np.float32),
-        floats(noises, "noise"),
+        data.read_floats(noises, "noise"),
     )
-
-
-def floats(clips: list[Clip], what: str) -> list[np.ndarray]:
-    return [to_float(audio) for audio in data.read_all(clips, what)]
 
 
 def hops_of(engine: Engine, audio: np.ndarray) -> np.ndarray:
@@ -141,7 +137,7 @@ def negative_streams(recordings: Recordings, folders: list[Path]) -> dict[str, n
         clips = data.clips_of(folder, words=False)
         if not clips:
             raise data.DataError(f"{folder}: no recordings ({' '.join(data.SUFFIXES)}); name another with --also")
-        streams[folder.name] = np.concatenate(floats(clips, folder.name))
+        streams[folder.name] = np.concatenate(data.read_floats(clips, folder.name))
     return {name: audio for name, audio in streams.items() if len(audio)}
 
 
@@ -173,7 +169,8 @@ def peer_figures(python: str, streams: dict[str, np.ndarray]) -> dict[str, dict]
     for name, audio in bar(streams.items(), "peers"):
         with tempfile.NamedTemporaryFile(suffix=".f32") as file:
             audio.astype(np.float32).tofile(file.name)
-            done = subprocess.run([python, str(PEERS), file.name], capture_output=True, text=True)
+            command = [python, "-m", "edge_demo.peers", file.name]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.splitlines() or ["it ended without a word"])[-1]
             raise data.DataError(f"{python}: {reason}; make .venv-peers/ready")
@@ -416,12 +413,14 @@ def text(value: object) -> str:
 
 
 def cells(columns: dict[str, dict]) -> list[list[str]]:
-    """Figures by name of bundle, side by side, a line each; of three and more also their mean and range."""
+    """Figures by name of bundle, side by side, a line each; of three and more also their mean and range. Peers have few
+    of the figures and do not count in these."""
     values = {name: rows(figures) for name, figures in columns.items()}
     labels = list(dict.fromkeys(label for column in values.values() for label in column))
     texts = {name: {label: text(value) for label, value in column.items()} for name, column in values.items()}
-    if len(columns) > 2:
-        numbers = {label: [column.get(label) for column in values.values()] for label in labels}
+    ours = [column for column in values.values() if len(column) == len(labels)]
+    if len(ours) > 2:
+        numbers = {label: [column[label] for column in ours] for label in labels}
         numbers = {label: n for label, n in numbers.items() if all(isinstance(x, (int, float)) for x in n)}
         texts["mean"] = {label: text(float(np.mean(n))) for label, n in numbers.items()}  # type: ignore[arg-type]
         texts["range"] = {label: text((min(n), max(n))) for label, n in numbers.items()}  # type: ignore[type-var]
@@ -460,8 +459,7 @@ def main() -> int:
                 name = f"{label}:{word}"
                 columns[name], curves[name] = evaluate(engine, base, keyword, args.also, args.wanted)
             if args.wanted is not None:
-                mine = [figures["threshold"] for name, figures in columns.items() if name.startswith(f"{label}:")]
-                set_thresholds(Path(bundle), mine)
+                set_thresholds(Path(bundle), [columns[f"{label}:{word}"]["threshold"] for word in engine.keywords])
         if args.peers:
             columns |= peer_figures(args.peers, negative_streams(load(base, engine.keywords[0]), args.also))
         out = args.out or Path(args.bundle[0])

@@ -1,6 +1,6 @@
 """Events that microWakeWord's own models see in a recording, by the environment that `make .venv-peers/ready` makes:
 
-    .venv-peers/bin/python edge_demo/peers.py recording.f32     # float32 samples, 16 kHz, −1…1 → one line of JSON
+    .venv-peers/bin/python -m edge_demo.peers recording.f32     # float32 samples, 16 kHz, −1…1 → one line of JSON
 """
 
 import json
@@ -9,7 +9,9 @@ import sys
 import numpy as np
 from pymicro_wakeword import MicroWakeWord, MicroWakeWordFeatures, Model
 
-HOP, REFRACTORY = 1280, 12  # samples and hops, as for ours: one word is one event
+from edge_demo.systems import HOP, as_pcm
+
+REFRACTORY = 12  # hops, as for ours: one word is one event
 
 
 def events(model: Model, audio: np.ndarray) -> int:
@@ -17,8 +19,7 @@ def events(model: Model, audio: np.ndarray) -> int:
     word, features = MicroWakeWord.from_builtin(model), MicroWakeWordFeatures()
     count, quiet = 0, REFRACTORY
     for hop in audio[: len(audio) // HOP * HOP].reshape(-1, HOP):
-        pcm = (np.clip(hop, -1, 1) * 32767).astype("<i2").tobytes()
-        detected = any([word.process_streaming(frame) for frame in features.process_streaming(pcm)])
+        detected = any([word.process_streaming(frame) for frame in features.process_streaming(as_pcm(hop))])
         count += detected and quiet >= REFRACTORY
         quiet = 0 if detected else quiet + 1
     return count

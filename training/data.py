@@ -113,6 +113,10 @@ def to_float(audio: np.ndarray) -> np.ndarray:
     return audio.astype(np.float32) / 32768
 
 
+def read_floats(clips: list[Clip], what: str) -> list[np.ndarray]:
+    return [to_float(audio) for audio in read_all(clips, what)]
+
+
 def frame_levels(audio: np.ndarray, frame: int = 320) -> np.ndarray:
     """Mean square of each whole 20 ms."""
     n = max(1, len(audio) // frame)

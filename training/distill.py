@@ -48,7 +48,7 @@ def teach(teachers: list[Path], dataset: Windows) -> Tensor:
     said = []
     for folder in teachers:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
-        path = dataset.path.with_suffix(f".{digest}.npy")
+        path = dataset.path.with_suffix(f".{digest}-{len(dataset.frames)}.npy")  # a pool may grow
         if not path.exists():
             heard = hear(checkpoint.load(folder)[0], dataset).numpy().astype(np.float16)
             partial = path.with_suffix(".partial.npy")

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from training.data import DataError
 
-VERSION = 3
+VERSION = 4
 WORDS = Path("/usr/share/dict/american-english")
 MISSING = "apt-get install espeak-ng flite wamerican, or set data.synthetic = 0 in the recipe"
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
@@ -82,14 +82,14 @@ def vocabulary(keywords: tuple[str, ...]) -> tuple[list[str], list[str], list[st
     common words)."""
     words = [w for w in WORDS.read_text().split() if re.fullmatch("[a-z]{2,14}", w)]
     spoken, targets = phonemes(words + COMMON), phonemes(list(keywords))
-    allowed = [
-        (min(distance(target, sounds) / len(target) for target in targets), word)
+    allowed = {
+        word: min(distance(target, sounds) / len(target) for target in targets)
         for word, sounds in zip(words + COMMON, spoken, strict=True)
         if not any(target in sounds for target in targets) and not any(k in word for k in keywords)
-    ]
-    alike = sorted(allowed[: len(words)], key=lambda pair: (pair[0], hashlib.sha256(pair[1].encode()).digest()))
-    every = {word for _, word in allowed}
-    return [w for w in words if w in every], [w for _, w in alike[:ALIKE]], [w for w in COMMON if w in every]
+    }
+    words, common = ([w for w in some if w in allowed] for some in (words, COMMON))
+    alike = sorted(words, key=lambda word: (allowed[word], hashlib.sha256(word.encode()).digest()))
+    return words, alike[:ALIKE], common
 
 
 def sentence(words: list[str], alike: list[str], common: list[str], rng: np.random.Generator) -> str:

@@ -78,7 +78,8 @@ class Trainer:
         """One epoch; returns its mean loss. taught: see `distill.teach`."""
         train, distill, steps = self.recipe.train, self.recipe.distill, self.steps_per_epoch()
         seed = train.seed * 100_003 + self.epoch  # whatever is random goes on as if never interrupted
-        rng, _ = np.random.default_rng(seed), torch.manual_seed(seed)
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
         order = windows.order(train, self.epoch, self.alarm.numpy())
         self.model.train()
         state, total = self.model.zero_state(train.batch), 0.0
@@ -218,9 +219,11 @@ def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: i
 
 
 def train_teacher(recipe: Recipe, seed: int, base: Path, workers: int) -> Path:
-    """Train one of the recipe's teachers, or find it trained; returns its folder."""
+    """Train one of the recipe's teachers, or find it trained; returns its folder. Raises RecipeError."""
     path = recipes.path_of(recipe.distill.teacher)
     teacher = recipes.read(path, list(recipe.data.keywords), seed)
+    if teacher.distill.teacher or teacher.model.hop_samples != recipe.model.hop_samples:
+        raise recipes.RecipeError(f"{path}: a teacher has no teacher, and its hop is the student's; name another")
     folder = default_folder(teacher, path)
     train(teacher, path.read_text(), base, folder, workers)
     return folder

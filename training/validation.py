@@ -56,12 +56,14 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
     for index, keyword in enumerate(keywords):
         if not (labels == index).any() or not (labels != index).any():
             raise data.DataError(f"validation needs clips of {keyword!r} and of other words below {base}")
-    clips = floats(found, "validation clips")
+    clips = [clip[:LONGEST] for clip in data.read_floats(found, "validation clips")]
     speech = [c for c in data.find(base, recipe.data.speech) if c.split == "validation"]
     noises = data.find(base, recipe.data.noise)
     rooms = augment.room_responses(min(ROOMS, recipe.data.rooms), seed=1)
-    held_out = floats([c for c in noises if c.split == "validation"] or noises, "validation noise")
-    stream = np.concatenate(floats(data.find(base, recipe.data.continuous) or speech, "continuous speech") or clips[:1])
+    held_out = data.read_floats([c for c in noises if c.split == "validation"] or noises, "validation noise")
+    held_out = [noise[:LONGEST] for noise in held_out]
+    talk = data.read_floats(data.find(base, recipe.data.continuous) or speech, "continuous speech")
+    stream = np.concatenate(talk or clips[:1])
     rng = np.random.default_rng(0)
     spoken = [clip for clip, label in zip(clips, labels, strict=True) if label >= 0]
     snrs = SNRS if held_out and rooms else ()
@@ -75,11 +77,6 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
             frames_of(model, padded([stream], hop)),
             int(recipe.data.false_accepts_per_hour * len(stream) / SAMPLE_RATE / 3600),
         )
-
-
-def floats(clips: list[data.Clip], what: str) -> list[np.ndarray]:
-    longest = None if what == "continuous speech" else LONGEST
-    return [data.to_float(audio[:longest]) for audio in data.read_all(clips, what)]
 
 
 def frames_of(model: CRNN, audio: Tensor) -> Tensor:

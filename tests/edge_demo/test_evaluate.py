@@ -109,6 +109,8 @@ def test_table_has_a_line_per_figure():
     assert [line.split() for line in text.splitlines()] == [["a", "b"], ["x.y", "0.5", "0.25"], ["z", "1", "…", "2"]]
     columns = {name: {"x": value} for name, value in {"a": 0.1, "b": 0.2, "c": 0.6}.items()}
     of_three = evaluate.table(evaluate.cells(columns))
+    ours = {name: figures | {"y": 1} for name, figures in columns.items()}
+    assert evaluate.cells(ours | {"peer": {"x": 9.0}})[1] == ["x", "0.1", "0.2", "0.6", "9", "0.3", "0.1 … 0.6"]
     assert of_three.splitlines()[1].split() == ["x", "0.1", "0.2", "0.6", "0.3", "0.1", "…", "0.6"]
 
 

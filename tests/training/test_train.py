@@ -79,6 +79,12 @@ def test_a_student_trains_its_teachers_first(folder, corpus, whole):
     assert float(rows(folder / "student")[0]["loss"]) > float(rows(whole)[0]["loss"])  # there is more to pay for
 
 
+def test_a_recipe_that_teaches_itself_is_one_line(folder, corpus):
+    text = RECIPE + '[distill]\nteacher = "self.toml"\n'
+    done = train(folder, corpus, "self", text)
+    assert done.returncode == 2 and "a teacher has no teacher" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_another_recipe_does_not_go_on(folder, corpus, whole):
     done = train(folder, corpus, "whole", RECIPE.replace("hidden = 6", "hidden = 7"))
     assert done.returncode == 2 and "another recipe" in done.stderr and "Traceback" not in done.stderr
