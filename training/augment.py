@@ -26,6 +26,12 @@ def change_speed(audio: np.ndarray, factor: float) -> np.ndarray:
     return soxr.resample(audio, SAMPLE_RATE * factor, SAMPLE_RATE, quality="QQ")
 
 
+def band_limited(audio: np.ndarray, limit: float) -> np.ndarray:
+    """Without what is above `limit` Hz."""
+    narrow = soxr.resample(np.append(audio, np.zeros(64, np.float32)), SAMPLE_RATE, 2 * limit)
+    return soxr.resample(narrow, 2 * limit, SAMPLE_RATE)[: len(audio)]
+
+
 def room_responses(n: int, seed: int) -> list[np.ndarray]:
     """Impulse responses of n shoebox rooms by the image-source method (pyroomacoustics; Allen & Berkley 1979).
 

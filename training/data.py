@@ -11,6 +11,7 @@ Three kinds of folder, all below EARSHOT_DATA:
 import hashlib
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 SAMPLE_RATE = 16_000
-SUFFIXES = (".wav", ".flac", ".ogg")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SPLITS = ("training", "validation", "testing")
 
 
@@ -105,7 +106,9 @@ def read(path: Path) -> np.ndarray:
 
 
 def read_all(clips: list[Clip], what: str) -> list[np.ndarray]:
-    return [read(clip.path) for clip in tqdm(clips, desc=f"reading {what}", unit="clip", leave=False)]
+    paths = [clip.path for clip in clips]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(tqdm(pool.map(read, paths), total=len(paths), desc=f"reading {what}", unit="clip", leave=False))
 
 
 def to_float(audio: np.ndarray) -> np.ndarray:

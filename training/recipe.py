@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from training.crnn import Size
+from training.packages import SPEECH
 
 
 class RecipeError(Exception):
@@ -20,6 +21,7 @@ class Data:
     keywords: tuple[str, ...]
     words: tuple[str, ...] = ("speech_commands", "wake_words")  # folders of words, each a folder of clips
     speech: tuple[str, ...] = ("read_speech", "other_words")  # negatives of any depth and length
+    packages: tuple[str, ...] = tuple(SPEECH)  # Debian's, whose speech is more negatives; needs apt-get, 350 MB
     noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
     synthetic: int = 5000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
     rooms: int = 400  # simulated, for reverberation

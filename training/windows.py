@@ -19,12 +19,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from training import augment, data, synthesize
+from training import augment, data, packages, synthesize
 from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Recipe, Schedule
 
-VERSION = 5  # raise it when windows come out differently: what is kept of older ones is then left alone
+VERSION = 6  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
 NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
 
@@ -35,7 +35,7 @@ class Sources:
 
     keywords: list[list[np.ndarray]]  # for each keyword its clips
     words: list[np.ndarray]  # clips of other words
-    speech: list[np.ndarray]  # longer negatives
+    speech: list[np.ndarray]  # longer negatives, each kind one long recording
     noise: list[np.ndarray]
     rooms: list[np.ndarray]
     synthetic: list[np.ndarray]  # synthesised near-misses
@@ -49,6 +49,7 @@ class Clips:
     keywords: list[list[data.Clip]]
     words: list[data.Clip]
     speech: list[data.Clip]
+    packages: list[data.Clip]  # more speech
     noise: list[data.Clip]
     synthetic: list[data.Clip]
 
@@ -66,6 +67,7 @@ def find(base: Path, recipe: Recipe) -> Clips:
         [[c for c in words if c.word == k] for k in spoken],
         [c for c in words if c.word not in spoken],
         [c for c in speech if not any(k in c.path.relative_to(base).as_posix() for k in spoken)],
+        [data.Clip(path, "", "training") for path in packages.recordings(recipe.data.packages, spoken)],
         noise,
         [data.Clip(path, "", "training") for path in synthesize.utterances(spoken, recipe.data.synthetic)],
     )
@@ -76,7 +78,7 @@ def read(clips: Clips, rooms: int) -> Sources:
     return Sources(
         [data.read_all(k, "keyword clips") for k in clips.keywords],
         data.read_all(clips.words, "other words"),
-        data.read_all(clips.speech, "speech"),
+        [np.concatenate(data.read_all(some, "speech")) for some in (clips.speech, clips.packages) if some],
         data.read_all(clips.noise, "noise"),
         augment.room_responses(rooms, seed=0),
         data.read_all(clips.synthetic, "synthesised speech"),
@@ -208,6 +210,8 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
         speech = filler(sources, n, rng)
     if rng.random() < 0.6:
         speech = augment.in_room(speech, pick(sources.rooms, rng))
+    if rng.random() < 0.25:  # as old recordings and telephones do; speech from packages often is so
+        speech = augment.band_limited(speech, rng.uniform(3500, 7000))
     audio = speech + background(sources, n, rng)
     audio *= decibels(rng.uniform(-52, -8))
     audio = np.round(np.clip(audio, -1, 1) * 32767) / 32768  # loud audio clips, quiet audio has few bits
@@ -252,7 +256,7 @@ def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
         else:
             synthetic = sources.synthetic and (kind < 0.6 or not sources.speech)
             piece = pick(sources.synthetic if synthetic else sources.speech, rng)
-            at = int(rng.integers(0, max(1, len(piece) - SAMPLE_RATE)))
+            at = int(rng.integers(0, max(1, len(piece) - SAMPLE_RATE)))  # of all that was ever said, a moment
             piece = data.to_float(piece[at : at + int(rng.uniform(0.4, 3.0) * SAMPLE_RATE)])
             piece = augment.fade(at_unit_level(piece, rng))
         pieces += [piece, np.zeros(int(rng.exponential(0.15) * SAMPLE_RATE), np.float32)]

@@ -10,6 +10,7 @@ RECIPE = """
 [data]
 keywords = ["happy"]
 synthetic = 0
+packages = []
 rooms = 2
 [model]
 channels = 2
