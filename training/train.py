@@ -195,8 +195,9 @@ def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: i
     speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})
     print(
         f"{folder}: {n_parameters(trainer.model)} parameters, {recipe.train.epochs} epochs; {len(spoken)} keyword "
-        f"clips by {speakers} speakers, {len(clips.words)} of other words, {len(clips.speech + clips.packages)} recordings of speech, "
-        f"{len(clips.synthetic)} synthesised, {len(clips.noise)} noises",
+        f"clips by {speakers} speakers, {len(clips.words)} of other words, "
+        f"{len(clips.speech + clips.packages)} recordings of speech, {len(clips.synthetic)} "
+        f"synthesised, {len(clips.noise)} noises",
         flush=True,
     )
     taught = teach(teachers, dataset) if teachers else None
