@@ -55,7 +55,7 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
             recipe,
             metadata["recipe"],
         )
-        model = CRNN(recipe.model, recipe.train.dropout)
+        model = CRNN(recipe.size, recipe.train.dropout)
         model.load_state_dict(tensors)
     except (KeyError, ValueError, RuntimeError, recipes.RecipeError) as error:
         reason = " ".join(str(error).split())

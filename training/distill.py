@@ -7,6 +7,7 @@ voices, through other microphones and with holes (Xie et al. 2020, "Self-trainin
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,22 +34,42 @@ def distillation_loss(log_odds: Tensor, taught: Tensor, temperature: float) -> T
     return F.binary_cross_entropy_with_logits(log_odds / temperature, wanted) * temperature**2
 
 
+def attention_loss(energies: Tensor, taught: Tensor, window: int) -> Tensor:
+    """Kullback-Leibler divergence of the student's attention from the teacher's, mean over hops: where to listen (Wang
+    et al. 2020, "MiniLM", which distils the attention of transformers so).
+
+    energies, taught: (batch, hops) at the same time steps, whence both must have the same hop. Attention is their
+    softmax over the last `window` hops, so every stretch of that many hops is compared, as it is when streaming.
+    """
+    window = min(window, energies.shape[1])
+    student, teacher = (e.unfold(1, window, 1).log_softmax(-1).flatten(0, 1) for e in (energies, taught))
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+class Taught(NamedTuple):
+    """What teachers say of every window of a pool."""
+
+    log_odds: Tensor  # (pool, keywords, hops)
+    energies: Tensor  # (pool, hops) of the attention
+
+
 @torch.no_grad()
 def hear(model: CRNN, dataset: Windows) -> Tensor:
-    """A teacher's log-odds of every window, each from zero state: (pool, keywords, hops)."""
+    """A teacher's log-odds and energies of every window, each from zero state: (pool, keywords + 1, hops)."""
     parts = []
     for frames in tqdm(dataset.frames.split(BATCH), desc="the teacher listens", unit="batch"):
-        logits = model.classify(frames.float(), model.zero_state(len(frames)))[0].logits
-        parts.append(log_odds(logits).transpose(1, 2))
+        output, _ = model.classify(frames.float(), model.zero_state(len(frames)))
+        parts.append(torch.cat([log_odds(output.logits), output.energies.unsqueeze(-1)], dim=-1).transpose(1, 2))
     return torch.cat(parts)
 
 
-def teach(teachers: list[Path], dataset: Windows) -> Tensor:
-    """Mean log-odds of several teachers, smoothed: (pool, keywords, hops). What a teacher said is kept for others."""
+def teach(teachers: list[Path], dataset: Windows) -> Taught:
+    """Mean of several teachers' log-odds, smoothed, and of their energies: the geometric mean of their attentions, but
+    for its norm. What a teacher said is kept for others."""
     said = []
     for folder in teachers:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
-        path = dataset.path.with_suffix(f".{digest}-{len(dataset.frames)}.npy")  # a pool may grow
+        path = dataset.path.with_suffix(f".{digest}-{len(dataset.frames)}.heard.npy")  # a pool may grow
         if not path.exists():
             heard = hear(checkpoint.load(folder)[0], dataset).numpy().astype(np.float16)
             partial = path.with_suffix(".partial.npy")
@@ -56,5 +77,5 @@ def teach(teachers: list[Path], dataset: Windows) -> Tensor:
             partial.replace(path)
         said.append(torch.from_numpy(np.load(path)).float())
     mean = torch.stack(said).mean(0)
-    padded = F.pad(mean, (SMOOTHING - 1, 0), mode="replicate")
-    return padded.unfold(2, SMOOTHING, 1).mean(-1)
+    padded = F.pad(mean[:, :-1], (SMOOTHING - 1, 0), mode="replicate")
+    return Taught(padded.unfold(2, SMOOTHING, 1).mean(-1), mean[:, -1])

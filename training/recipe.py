@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,17 @@ class Distill:
     seeds: tuple[int, ...] = (0, 1, 2)  # of the teacher: their mean is what is learnt
     weight: float = 4.0  # of the distillation loss, added to the loss on the labels
     temperature: float = 2.0
+    attention: float = 0.0  # weight of the attention distillation, added too
+
+
+@dataclass(frozen=True)
+class Prune:
+    """What a wide model is pruned to; zero: nothing is."""
+
+    channels: int = 0  # of the convolution
+    hidden: int = 0  # units of each GRU layer, and of the attention
+    share: float = 0.5  # of the epochs: until then the wide model learns; from then on the shrunk one goes on
+    strength: float = 1.0  # of the group lasso at its end, as a multiple of the learning rate; it rises from zero
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,18 @@ class Recipe:
     model: Size = field(default_factory=Size)
     train: Schedule = field(default_factory=Schedule)
     distill: Distill = field(default_factory=Distill)
+    prune: Prune = field(default_factory=Prune)
+
+    @property
+    def size(self) -> Size:
+        """Of the model that comes out; `model` is what training begins with."""
+        channels, hidden = self.prune.channels or self.model.channels, self.prune.hidden or self.model.hidden
+        return replace(self.model, channels=channels, hidden=hidden)
+
+    @property
+    def wide_epochs(self) -> int:
+        """Epochs after which the model is shrunk to `size`."""
+        return round(self.prune.share * self.train.epochs) if self.size != self.model else 0
 
 
 def parse(text: str, keywords: list[str] | None = None, seed: int | None = None) -> Recipe:
@@ -75,16 +98,23 @@ def parse(text: str, keywords: list[str] | None = None, seed: int | None = None)
     if seed is not None:
         tables.setdefault("train", {})["seed"] = seed
     check_keys("", tables, Recipe)
-    data, model, train, distill = (dict(tables.get(key, {})) for key in ("data", "model", "train", "distill"))
+    data, model, train, distill, prune = (dict(tables.get(item.name, {})) for item in fields(Recipe))
     if not data.get("keywords"):
         raise RecipeError("no keywords: set data.keywords or pass --keyword")
     model.setdefault("keywords", len(data["keywords"]))
-    return Recipe(
+    recipe = Recipe(
         build("data", Data, data),
         build("model", Size, model),
         build("train", Schedule, train),
         build("distill", Distill, distill),
+        build("prune", Prune, prune),
     )
+    for name in ("channels", "hidden"):
+        if not 0 < getattr(recipe.size, name) <= getattr(recipe.model, name):
+            raise RecipeError(f"prune.{name} must be from 1 to model.{name}, {getattr(recipe.model, name)}")
+    if recipe.size != recipe.model and not 0 < recipe.wide_epochs < recipe.train.epochs:
+        raise RecipeError("prune.share must leave at least one epoch before the model is shrunk and one after")
+    return recipe
 
 
 def read(path: Path, keywords: list[str] | None = None, seed: int | None = None) -> Recipe:

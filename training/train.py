@@ -2,6 +2,7 @@
 
     EARSHOT_DATA=~/recordings python -m training.train base
     EARSHOT_DATA=~/recordings python -m training.train base --keyword computer --seed 1
+    EARSHOT_DATA=~/recordings python -m training.train small --alone     # the control: without its teacher
 
 leaves in runs/<keyword>-<recipe>-s<seed>/ the best checkpoint (model.safetensors), the state to go on from
 (last.safetensors) and one line per epoch (log.csv). Run it again to go on after an interruption: the result is the same
@@ -16,7 +17,7 @@ import json
 import math
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from tqdm import tqdm
 
-from training import checkpoint, data, validation, windows
+from training import checkpoint, data, prune, validation, windows
 from training import recipe as recipes
-from training.crnn import CRNN, State, log_odds, n_parameters
-from training.distill import distillation_loss, teach
+from training.crnn import CRNN, Size, State, log_odds, n_parameters
+from training.distill import Taught, attention_loss, distillation_loss, teach
 from training.losses import streaming_loss
-from training.recipe import Recipe
+from training.recipe import Distill, Recipe
 
 REFRACTORY_HOPS = 12  # 0.96 s: nobody says a keyword twice in a second
 
@@ -61,26 +62,57 @@ class Trainer:
     def __init__(self, recipe: Recipe, recipe_text: str, folder: Path):
         torch.manual_seed(recipe.train.seed)
         self.recipe, self.recipe_text, self.folder = recipe, recipe_text, folder
-        self.model = CRNN(recipe.model, recipe.train.dropout)
-        self.average = copy.deepcopy(self.model).eval()
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay
-        )
+        self.start_with(recipe.model)
         self.epoch = 0
         self.best = math.inf
         self.rows: list[dict] = []
         self.alarm = torch.zeros(recipe.train.pool)  # of each window: the highest score among its negative hops
 
+    def start_with(self, size: Size) -> None:
+        train = self.recipe.train
+        self.model = CRNN(size, train.dropout)
+        self.average = copy.deepcopy(self.model).eval()
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
+        )
+
+    def shrink(self) -> None:
+        """Go on with the model that is left when all but the largest groups are cut away."""
+        size, target = self.model.size, self.recipe.size
+        kinds, weights = prune.kinds(size, target), self.model.state_dict()
+        rest = sum(int((prune.norms(weights, kind) > 0).sum()) for kind in kinds)
+        wanted, names = sum(kind.wanted for kind in kinds), [name for name, _ in self.model.named_parameters()]
+        stay = prune.prune(self.model, target)
+        states = [self.model.state_dict(), self.average.state_dict()]
+        moments = self.optimizer.state_dict()["state"]
+        kept = {key: {name: moments[i][key] for i, name in enumerate(names)} for key in ("exp_avg", "exp_avg_sq")}
+        self.start_with(target)
+        for model, tensors in zip((self.model, self.average), states, strict=True):
+            model.load_state_dict(prune.shrink(tensors, size, target, stay))
+        kept = {key: prune.shrink(tensors, size, target, stay) for key, tensors in kept.items()}
+        state = self.optimizer.state_dict()
+        state["state"] = {
+            i: {"step": moments[i]["step"], **{key: kept[key][name] for key in kept}} for i, name in enumerate(names)
+        }
+        self.optimizer.load_state_dict(state)
+        print(
+            f"{self.folder}: shrunk to {n_parameters(self.model)} parameters; the penalty had left {rest} channels and "
+            f"units, of which the {wanted} largest stay",
+            flush=True,
+        )
+
     def steps_per_epoch(self) -> int:
         return self.recipe.train.windows // self.recipe.train.batch
 
-    def run_epoch(self, dataset: windows.Windows, taught: Tensor | None) -> float:
+    def run_epoch(self, dataset: windows.Windows, taught: Taught | None) -> float:
         """One epoch; returns its mean loss. taught: see `distill.teach`."""
         train, distill, steps = self.recipe.train, self.recipe.distill, self.steps_per_epoch()
         seed = train.seed * 100_003 + self.epoch  # whatever is random goes on as if never interrupted
         torch.manual_seed(seed)
         rng = np.random.default_rng(seed)
         order = windows.order(train, self.epoch, self.alarm.numpy())
+        if self.model.size != self.recipe.size and self.epoch >= self.recipe.wide_epochs:
+            self.shrink()
         self.model.train()
         state, total = self.model.zero_state(train.batch), 0.0
         bar = tqdm(range(steps), desc=f"epoch {self.epoch + 1}/{train.epochs}", unit="step", leave=False)
@@ -95,12 +127,18 @@ class Trainer:
             odds = log_odds(output.logits).transpose(1, 2)
             loss = streaming_loss(odds, output.energies, targets)
             if taught is not None:
-                loss = loss + distill.weight * distillation_loss(odds, taught[indices], distill.temperature)
+                loss = loss + distill.weight * distillation_loss(odds, taught.log_odds[indices], distill.temperature)
+                if distill.attention:
+                    looked = attention_loss(output.energies, taught.energies[indices], self.model.size.window)
+                    loss = loss + distill.attention * looked
             self.alarm[indices] = odds.detach().masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
             self.optimizer.step()
+            if self.model.size != self.recipe.size:
+                done = (self.epoch * steps + step + 1) / (self.recipe.wide_epochs * steps)
+                prune.lasso_step(self.model, self.recipe.size, rate * self.recipe.prune.strength * done)
             state = State(state.tail, context.detach(), hidden.detach(), ring.detach())
             with torch.no_grad():
                 for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
@@ -111,9 +149,9 @@ class Trainer:
         return total / steps
 
     def log(self, row: dict, figures: validation.Figures) -> None:
-        """Keep the epoch's row, and its weights if they are the best so far."""
+        """Keep the epoch's row, and its weights if they are the best so far of the size that is wanted."""
         self.rows.append(row)
-        if figures.misses < self.best:
+        if figures.misses < self.best and self.model.size == self.recipe.size:
             self.best = figures.misses
             checkpoint.save(
                 self.folder,
@@ -157,6 +195,8 @@ class Trainer:
             raise checkpoint.CheckpointError(f"{path} was made by another recipe; remove {self.folder} or pass --out")
         progress = json.loads(metadata["progress"])
         self.epoch, self.best, self.rows = progress["epoch"], progress["best"], progress["rows"]
+        if self.epoch > self.recipe.wide_epochs:
+            self.start_with(self.recipe.size)
         self.model.load_state_dict(part(tensors, "model."))
         self.average.load_state_dict(part(tensors, "average."))
         self.alarm = tensors["alarm"]
@@ -230,8 +270,17 @@ def train_teacher(recipe: Recipe, seed: int, base: Path, workers: int) -> Path:
     return folder
 
 
-def default_folder(recipe: Recipe, path: Path) -> Path:
-    return Path("runs") / f"{'-'.join(recipe.data.keywords)}-{path.stem}-s{recipe.train.seed}"
+def default_folder(recipe: Recipe, path: Path, alone: bool = False) -> Path:
+    name = path.stem + ("-alone" if alone else "")
+    return Path("runs") / f"{'-'.join(recipe.data.keywords)}-{name}-s{recipe.train.seed}"
+
+
+def without_teacher(recipe: Recipe, text: str) -> tuple[Recipe, str]:
+    """The control of a distilled recipe: the same in all else. Raises RecipeError where there is no teacher."""
+    if not recipe.distill.teacher:
+        raise recipes.RecipeError("--alone leaves the teacher out, and this recipe has none")
+    note = "# Trained with --alone, the control: without the teacher that is named below.\n"
+    return replace(recipe, distill=Distill()), note + text
 
 
 def main() -> int:
@@ -241,15 +290,18 @@ def main() -> int:
     parser.add_argument("recipe", help=f"a TOML file, or one of: {', '.join(recipes.known())}")
     parser.add_argument("--keyword", action="append", help="instead of the recipe's; repeat for several in one model")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--alone", action="store_true", help="without its teacher: what that teacher is worth")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
-    parser.add_argument("--out", type=Path, help="default: runs/<keyword>-<recipe>-s<seed>")
+    parser.add_argument("--out", type=Path, help="default: runs/<keyword>-<recipe>[-alone]-s<seed>")
     parser.add_argument("--workers", type=int, default=2, help="processes that make training windows (default: 2)")
     args = parser.parse_args()
     path = recipes.path_of(args.recipe)
     try:
         recipe = recipes.read(path, args.keyword, args.seed)
-        base = data.root(args.data)
-        train(recipe, path.read_text(), base, args.out or default_folder(recipe, path), args.workers)
+        base, recipe_text = data.root(args.data), path.read_text()
+        if args.alone:
+            recipe, recipe_text = without_teacher(recipe, recipe_text)
+        train(recipe, recipe_text, base, args.out or default_folder(recipe, path, args.alone), args.workers)
     except (recipes.RecipeError, data.DataError, checkpoint.CheckpointError) as error:
         print(f"train: error: {error}", file=sys.stderr)
         return 2

@@ -21,6 +21,19 @@ def test_a_student_that_says_the_same_learns_nothing():
     assert odds.grad.abs().max() < 1e-6
 
 
+def test_attention_is_compared_over_every_stretch_of_hops():
+    """Kullback-Leibler divergence by its definition; a constant added to all energies costs nothing."""
+    student, teacher = torch.randn(3, 9), torch.randn(3, 9)
+    wanted = []
+    for row in range(3):
+        for end in range(4, 10):
+            p, q = (e[row, end - 4 : end].softmax(0) for e in (teacher, student))
+            wanted.append((p * (p / q).log()).sum())
+    torch.testing.assert_close(distill.attention_loss(student, teacher, 4), torch.stack(wanted).mean())
+    assert distill.attention_loss(teacher + 3, teacher, 4).abs() < 1e-6
+    assert distill.attention_loss(student, teacher, 16) > 0  # of a window that is longer than what was heard
+
+
 def test_teachers_are_averaged_smoothed_and_heard_once(corpus, tmp_path, monkeypatch):
     wanted = recipe.parse(RECIPE)
     dataset = windows.Windows(corpus, wanted, 0, tmp_path / "windows")
@@ -31,9 +44,12 @@ def test_teachers_are_averaged_smoothed_and_heard_once(corpus, tmp_path, monkeyp
     alone = [distill.hear(checkpoint.load(folder)[0], dataset).numpy() for folder in folders]
     mean = (alone[0] + alone[1]) / 2
     monkeypatch.setattr(distill, "BATCH", 7)
-    taught = distill.teach(folders, dataset).numpy()
-    assert taught.shape == (48, 1, 20)
-    np.testing.assert_allclose(taught[..., 0], mean[..., 0], atol=2e-3)
-    np.testing.assert_allclose(taught[..., 9], mean[..., 7:10].mean(-1), atol=2e-3)
+    taught = distill.teach(folders, dataset)
+    odds, energies = mean[:, :1], mean[:, 1]
+    assert taught.log_odds.shape == (48, 1, 20)
+    np.testing.assert_allclose(taught.log_odds[..., 0], odds[..., 0], atol=2e-3)
+    np.testing.assert_allclose(taught.log_odds[..., 9], odds[..., 7:10].mean(-1), atol=2e-3)
+    np.testing.assert_allclose(taught.energies, energies, atol=2e-3)
     monkeypatch.setattr(distill, "hear", None)
-    np.testing.assert_array_equal(distill.teach(folders, dataset), taught)
+    again = distill.teach(folders, dataset)
+    assert torch.equal(again.log_odds, taught.log_odds) and torch.equal(again.energies, taught.energies)

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from training import recipe
+from training.crnn import CRNN, n_parameters
 
 MINIMAL = '[data]\nkeywords = ["happy"]\n'
 
@@ -13,12 +14,22 @@ def test_every_shipped_recipe_is_valid():
 
 
 @pytest.mark.parametrize(
+    "name, parameters",
+    [("base", 70_443), ("base32", 25_387), ("ad-kd", 2_445), ("kd14", 1_789)],
+)
+def test_the_seeds_models_have_their_published_sizes(name, parameters):
+    assert n_parameters(CRNN(recipe.read(recipe.path_of(name)).size)) == parameters
+
+
+@pytest.mark.parametrize(
     "text, message",
     [
         (MINIMAL + "[model]\nchanels = 8\n", r"unknown key model\.chanels; did you mean model\.channels\?"),
         (MINIMAL + "[modle]\n", r"unknown key modle; did you mean model\?"),
         (MINIMAL + "[model]\nhidden = 6.5\n", r"model\.hidden must be int, not 6\.5"),
         (MINIMAL + "[train]\nepochs = true\n", r"train\.epochs must be int"),
+        (MINIMAL + "[prune]\nhidden = 65\n", r"prune\.hidden must be from 1 to model\.hidden, 64"),
+        (MINIMAL + "[prune]\nhidden = 8\nshare = 1.0\n", r"prune\.share must leave"),
         ("", "no keywords"),
         ("[data\n", "not TOML"),
     ],

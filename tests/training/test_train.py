@@ -11,16 +11,40 @@ import torch
 from test_windows import RECIPE
 
 from training import checkpoint
+from training import recipe as recipes
+from training import train as training
 
 COMMAND = [sys.executable, "-m", "training.train"]
+
+
+def run(folder, *arguments, command=COMMAND, **options):
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    words = [*command, *map(str, arguments)]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, **options)
 
 
 def train(folder, corpus, out, text=RECIPE, **options):
     recipe = folder / f"{out}.toml"
     recipe.write_text(text)
-    command = [*COMMAND, str(recipe), "--data", str(corpus), "--out", str(folder / out), "--workers", "0"]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, **options)
+    return run(folder, recipe, "--data", corpus, "--out", folder / out, "--workers", "0", **options)
+
+
+STOP = """
+import sys
+from training import train
+log = train.Trainer.log
+def stop(self, row, figures):
+    log(self, row, figures)
+    raise KeyboardInterrupt
+train.Trainer.log = stop
+sys.exit(train.main())
+"""
+
+
+def interrupted(folder, corpus, recipe, out):
+    """A training that is stopped after its next epoch."""
+    words = [f"{recipe}.toml", "--data", corpus, "--out", out, "--workers", "0"]
+    return run(folder, *words, command=[sys.executable, "-c", STOP])
 
 
 def rows(folder) -> list[dict]:
@@ -50,17 +74,7 @@ def test_leaves_checkpoint_and_log(whole):
 def test_interrupted_training_ends_as_an_uninterrupted_one(folder, corpus, whole):
     """Stopped after the first epoch, by the schedule of the same recipe with another end; then gone on with."""
     out = folder / "halves"
-    code = (
-        "import sys; from training import train\n"
-        "log = train.Trainer.log\n"
-        "def stop(self, row, figures): log(self, row, figures); raise KeyboardInterrupt\n"
-        "train.Trainer.log = stop\n"
-        f"sys.argv = ['train', {str(folder / 'whole.toml')!r}, '--data', {str(corpus)!r}, '--out', {str(out)!r},"
-        " '--workers', '0']\n"
-        "sys.exit(train.main())\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    done = interrupted(folder, corpus, "whole", out)
     assert done.returncode == 130 and "run the same command again" in done.stderr
     (folder / "halves.toml").write_text(RECIPE)
     assert train(folder, corpus, "halves").returncode == 0
@@ -77,6 +91,57 @@ def test_a_student_trains_its_teachers_first(folder, corpus, whole):
     assert checkpoint.load(folder / "runs" / "happy-teacher-s3")[1].recipe.train.seed == 3
     assert len(rows(folder / "student")) == 1
     assert float(rows(folder / "student")[0]["loss"]) > float(rows(whole)[0]["loss"])  # there is more to pay for
+
+
+PRUNED = RECIPE.replace("epochs = 2", "epochs = 3") + """
+[distill]
+teacher = "teacher.toml"
+seeds = [3]
+attention = 1.0
+[prune]
+channels = 1
+hidden = 3
+share = 0.34
+"""
+
+
+def test_a_pruned_student_is_small_and_goes_on_after_an_interruption(folder, corpus, monkeypatch, capsys):
+    """Interrupted at both places that differ: as wide as at first, and shrunk."""
+    monkeypatch.chdir(folder)
+    (folder / "teacher.toml").write_text(RECIPE)
+    recipe, log = recipes.parse(PRUNED), training.Trainer.log
+
+    def stop(self, row, figures):
+        log(self, row, figures)
+        if self.epoch in stops and self.recipe.prune.hidden:
+            raise KeyboardInterrupt
+
+    stops: tuple[int, ...] = ()
+    monkeypatch.setattr(training.Trainer, "log", stop)
+    training.train(recipe, PRUNED, corpus, folder / "pruned", 0)
+    assert "shrunk to" in capsys.readouterr().out
+    model, info = checkpoint.load(folder / "pruned")
+    assert (model.size.channels, model.size.hidden, info.recipe.model.hidden) == (1, 3, 6)
+    assert [row["epoch"] for row in rows(folder / "pruned")] == ["1", "2", "3"]
+    stops = (1, 2)
+    for _ in stops:
+        with pytest.raises(KeyboardInterrupt):
+            training.train(recipe, PRUNED, corpus, folder / "pieces", 0)
+    training.train(recipe, PRUNED, corpus, folder / "pieces", 0)
+    one, other = (checkpoint.load(folder / name)[0].state_dict() for name in ("pruned", "pieces"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_control_is_its_recipe_without_the_teacher(folder, corpus, whole):
+    """Nothing but the teacher is left out: without one the loss is that of the same recipe alone."""
+    (folder / "control.toml").write_text(RECIPE + '[distill]\nteacher = "teacher.toml"\n')
+    done = run(folder, "control.toml", "--data", corpus, "--workers", "0", "--alone")
+    assert done.returncode == 0, done.stderr
+    alone = folder / "runs" / "happy-control-alone-s0"
+    assert [row["loss"] for row in rows(alone)] == [row["loss"] for row in rows(whole)]
+    assert checkpoint.load(alone)[1].recipe_text.startswith("# Trained with --alone")
+    done = run(folder, "whole.toml", "--data", corpus, "--alone")
+    assert done.returncode == 2 and "has none" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_recipe_that_teaches_itself_is_one_line(folder, corpus):
