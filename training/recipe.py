@@ -64,7 +64,7 @@ class Prune:
     channels: int = 0  # of the convolution
     hidden: int = 0  # units of each GRU layer, and of the attention
     share: float = 0.5  # of the epochs: until then the wide model learns; from then on the shrunk one goes on
-    strength: float = 1.0  # of the group lasso at its end, as a multiple of the learning rate; it rises from zero
+    strength: float = 0.2  # of the group lasso when it ends, times the learning rate; it rises from zero
 
 
 @dataclass(frozen=True)
