@@ -97,6 +97,11 @@ def parse(text: str, keywords: list[str] | None = None, seed: int | None = None)
         tables.setdefault("data", {})["keywords"] = keywords
     if seed is not None:
         tables.setdefault("train", {})["seed"] = seed
+    return assemble(tables)
+
+
+def assemble(tables: dict[str, Any]) -> Recipe:
+    """Tables as they stand in TOML → Recipe, defaults where nothing is said. Raises RecipeError."""
     check_keys("", tables, Recipe)
     data, model, train, distill, prune = (dict(tables.get(item.name, {})) for item in fields(Recipe))
     if not data.get("keywords"):

@@ -1,10 +1,12 @@
 """Training itself, as a user runs it: from the command line, on a tiny corpus."""
 
 import csv
+import json
 import os
 import resource
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -132,16 +134,24 @@ def test_a_pruned_student_is_small_and_goes_on_after_an_interruption(folder, cor
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_control_is_its_recipe_without_the_teacher(folder, corpus, whole):
-    """Nothing but the teacher is left out: without one the loss is that of the same recipe alone."""
-    (folder / "control.toml").write_text(RECIPE + '[distill]\nteacher = "teacher.toml"\n')
-    done = run(folder, "control.toml", "--data", corpus, "--workers", "0", "--alone")
-    assert done.returncode == 0, done.stderr
-    alone = folder / "runs" / "happy-control-alone-s0"
-    assert [row["loss"] for row in rows(alone)] == [row["loss"] for row in rows(whole)]
-    assert checkpoint.load(alone)[1].recipe_text.startswith("# Trained with --alone")
-    done = run(folder, "whole.toml", "--data", corpus, "--alone")
-    assert done.returncode == 2 and "has none" in done.stderr and "Traceback" not in done.stderr
+def test_a_control_is_its_recipe_without_the_teacher():
+    text = RECIPE + '[distill]\nteacher = "base"\nattention = 1.0\n'
+    control, note = training.without_teacher(recipes.parse(text), text)
+    assert control == recipes.parse(RECIPE) and note.startswith("# Trained with --alone") and note.endswith(text)
+    assert training.default_folder(control, recipes.path_of("kd"), alone=True).name == "happy-kd-alone-s0"
+    with pytest.raises(recipes.RecipeError, match="has none"):
+        training.without_teacher(control, RECIPE)
+
+
+def test_a_run_goes_on_when_recipes_have_learnt_new_keys(whole):
+    """What was written before a key was thought of had its default."""
+    recipe = recipes.parse(RECIPE)
+    trainer = training.Trainer(recipe, RECIPE, whole)
+    trainer.resume()
+    assert trainer.epoch == 2
+    older = json.loads(json.dumps(asdict(recipe)))
+    del older["prune"], older["distill"]["attention"]
+    assert recipes.assemble(older) == recipe
 
 
 def test_a_recipe_that_teaches_itself_is_one_line(folder, corpus):
