@@ -25,7 +25,7 @@ TURN = 2 * math.pi / N_FFT
 class FrontEnd(nn.Module):
     def __init__(self, size: Size):
         super().__init__()
-        self.hop_frames = size.stride[1]
+        self.hop_frames = size.hop_frames
         self.first = max(0, size.stride[1] - size.kernel[1])  # a kernel shorter than a hop reads the hop's end
 
     def forward(self, samples: Tensor) -> Tensor:

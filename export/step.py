@@ -27,7 +27,7 @@ class Step(nn.Module):
         self.size = model.size
         self.state_shapes = state_shapes(model.size)
         self.front_end = FrontEnd(model.size)
-        self.conv = folded_convolution(model)
+        self.conv = convolutions(model)
         self.cells = nn.ModuleList(Cell(model.gru, layer) for layer in range(model.size.layers))
         first, _, second = model.attention.energy
         assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
@@ -48,7 +48,7 @@ class Step(nn.Module):
         frames = self.front_end(samples)
         if "context" in before:
             frames = torch.cat([before["context"], frames], dim=0)
-            _, after["context"] = frames.split([self.size.stride[1], self.size.context])
+            _, after["context"] = frames.split([self.size.hop_frames, self.size.context])
         hidden = self.conv(frames)
         for layer, cell in enumerate(self.cells):
             hidden = after[f"hidden_{layer}"] = cell(hidden, before[f"hidden_{layer}"])
@@ -109,31 +109,42 @@ def affine(weight: Tensor, bias: Tensor) -> Affine:
     return Affine(weight.detach().T.clone(), bias.detach().clone())
 
 
-class Convolution(nn.Module):
-    """Time × mel convolution over exactly one hop's worth of frames."""
+class Convolutions(nn.Module):
+    """Time × mel convolution over exactly one hop's worth of frames, and the second one if there is one."""
 
     weight: Tensor
     bias: Tensor
+    mix_weight: Tensor
+    mix_bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor, stride: int):
+    def __init__(self, weight: Tensor, bias: Tensor, stride: tuple[int, int], mix: nn.Conv2d | None):
         super().__init__()
-        self.stride = stride
+        self.stride, self.mixes = stride, mix is not None
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
+        if mix is not None and mix.bias is not None:
+            self.register_buffer("mix_weight", mix.weight.detach().transpose(2, 3).contiguous())
+            self.register_buffer("mix_bias", mix.bias.detach().clone())
 
     def forward(self, frames: Tensor) -> Tensor:
-        """frames: (kernel's frames, 40) → (1, channels · bands), channel by channel."""
+        """frames: (kernel's frames, 40) → (1, columns), channel by channel."""
         frames = frames.reshape(1, 1, *frames.shape)
-        return functional.conv2d(frames, self.weight, self.bias, stride=(1, self.stride)).flatten(1)
+        heard = functional.conv2d(frames, self.weight, self.bias, stride=self.stride)
+        if self.mixes:
+            heard = functional.relu(heard)
+            heard = functional.relu(functional.conv2d(heard, self.mix_weight, self.mix_bias, groups=heard.shape[1]))
+        return heard.flatten(1)
 
 
-def folded_convolution(model: CRNN) -> Convolution:
+def convolutions(model: CRNN) -> Convolutions:
     """conv((x − centre) / scale) as a convolution of x itself, kernel turned to time × mel: frames lie row by row."""
-    conv, size = model.conv[0], model.size
-    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
-    weight = conv.weight.detach().double() / size.scale
-    bias = conv.bias.detach().double() - size.centre * weight.sum((1, 2, 3))
-    return Convolution(weight.transpose(2, 3).contiguous().float(), bias.float(), size.stride[0])
+    size, found = model.size, [layer for layer in model.conv if isinstance(layer, nn.Conv2d)]
+    first, mix = found[0], found[1] if size.mix[0] else None
+    assert first.bias is not None
+    weight = first.weight.detach().double() / size.scale
+    bias = first.bias.detach().double() - size.centre * weight.sum((1, 2, 3))
+    weight = weight.transpose(2, 3).contiguous().float()
+    return Convolutions(weight, bias.float(), (size.stride[1], size.stride[0]), mix)
 
 
 def folded_classifier(model: CRNN) -> Affine:

@@ -5,6 +5,10 @@ the CRNN of both seed projects (70 443 parameters; after Arik et al. 2017, "Conv
 Small-Footprint Keyword Spotting", and Shan et al. 2018, "Attention-based End-to-End Models for Small-Footprint Keyword
 Spotting"), and its parameters bear the names of the seeds' state dicts.
 
+Smaller models have a second convolution, which mixes what each channel says of all bands and of the steps within a hop
+into a few columns. Both convolutions are then rectified, and normalised while they are trained (Ioffe & Szegedy 2015,
+"Batch normalization"); `folded` makes that part of their weights, so that no model that is kept knows of it.
+
 Two observations make it stream cheaply. The classifier is linear, so it commutes with the attention's average: what
 must be remembered of a hop is its attention weight and its weighted class values, not its hidden vector. And softmax
 needs no maximum subtracted when the energies are bounded, as v·tanh(…) is: an empty slot of the ring is then simply
@@ -16,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.features import FRAME_STEP, N_MELS, TAIL, LogMel
 
@@ -26,7 +31,8 @@ class Size:
 
     channels: int = 8  # of the convolution
     kernel: tuple[int, int] = (5, 20)  # mel × frames
-    stride: tuple[int, int] = (2, 8)  # mel × frames; the second is the hop: 8 frames are 80 ms
+    stride: tuple[int, int] = (2, 8)  # mel × frames; the second, times the steps below, is the hop: 8 frames are 80 ms
+    mix: tuple[int, int] = (0, 1)  # second convolution: columns for each channel, from so many steps; 0: there is none
     hidden: int = 64  # units of each GRU layer
     layers: int = 2
     window: int = 16  # hops that the attention sees: 16 × 80 ms = 1.28 s
@@ -36,12 +42,21 @@ class Size:
 
     @property
     def hop_samples(self) -> int:
-        return self.stride[1] * FRAME_STEP
+        return self.hop_frames * FRAME_STEP
+
+    @property
+    def hop_frames(self) -> int:
+        return self.stride[1] * self.mix[1]
 
     @property
     def context(self) -> int:
         """Frames before a hop that the convolution still needs."""
         return max(0, self.kernel[1] - self.stride[1])
+
+    @property
+    def columns(self) -> int:
+        """What the GRU is told of a hop."""
+        return self.channels * (self.mix[0] or self.bands)
 
     @property
     def bands(self) -> int:
@@ -79,13 +94,19 @@ class Output(NamedTuple):
 
 
 class CRNN(nn.Module):
-    def __init__(self, size: Size, dropout: float = 0.1):
+    def __init__(self, size: Size, dropout: float = 0.1, normalised: bool = False):
+        """normalised: as it is trained; see `folded`."""
         super().__init__()
         self.size = size
         self.features = LogMel()
         self.conv = nn.Sequential(nn.Conv2d(1, size.channels, size.kernel, size.stride))
+        if size.mix[0]:
+            over = size.bands, size.mix[1]
+            self.conv += rectified(size.channels, normalised)
+            self.conv.append(nn.Conv2d(size.channels, size.columns, over, (1, over[1]), groups=size.channels))
+            self.conv += rectified(size.columns, normalised)
         self.gru = nn.GRU(
-            size.channels * size.bands,
+            size.columns,
             size.hidden,
             size.layers,
             batch_first=True,
@@ -117,7 +138,7 @@ class CRNN(nn.Module):
         context = frames[:, frames.shape[1] - size.context :]
         frames = frames[:, max(0, size.stride[1] - size.kernel[1]) :]  # a kernel shorter than a hop reads its end
         scaled = (frames.transpose(1, 2).unsqueeze(1) - size.centre) / size.scale
-        columns = self.conv(scaled).flatten(1, 2).transpose(1, 2)  # (batch, hops, channels · bands)
+        columns = self.conv(scaled).flatten(1, 2).transpose(1, 2)  # (batch, hops, columns)
         hidden, memory = self.gru(columns, state.hidden)
         energies = self.attention(hidden)
         weight = energies.exp()
@@ -129,6 +150,24 @@ class CRNN(nn.Module):
     def votes(self, hidden: Tensor) -> Tensor:
         """What one hop alone would say, without the bias: (…, hidden) → (…, 1 + keywords)."""
         return hidden @ self.classifier.weight.T
+
+
+def rectified(channels: int, normalised: bool) -> nn.Sequential:
+    """What follows a convolution if another does."""
+    return nn.Sequential(nn.BatchNorm2d(channels) if normalised else nn.Identity(), nn.ReLU())
+
+
+def folded(model: CRNN) -> CRNN:
+    """The same function without normalisation, for use only (`eval`): each convolution has taken its mean and scale on."""
+    plain, layers = CRNN(model.size).eval(), list(model.conv)
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("conv.")}
+    for place, layer in enumerate(layers):
+        if isinstance(layer, nn.Conv2d):
+            norm = layers[place + 1] if place + 1 < len(layers) else None
+            layer = fuse_conv_bn_eval(layer, norm) if isinstance(norm, nn.BatchNorm2d) else layer
+            tensors |= {f"conv.{place}.{name}": tensor for name, tensor in layer.state_dict().items()}
+    plain.load_state_dict(tensors)
+    return plain
 
 
 def log_odds(logits: Tensor) -> Tensor:

@@ -40,8 +40,10 @@ def kinds(size: Size, target: Size) -> list[Kind]:
     channels = [
         Part("conv.0.weight", (size.channels, -1), 0),
         Part("conv.0.bias", (size.channels, -1), 0),
-        Part("gru.weight_ih_l0", (-1, size.channels, size.bands), 1),
+        Part("gru.weight_ih_l0", (-1, size.channels, size.columns // size.channels), 1),
     ]
+    if size.mix[0]:
+        channels += [Part(f"conv.3.{name}", (size.channels, -1), 0) for name in ("weight", "bias")]
     found = [Kind(size.channels, target.channels, channels)]
     columns, gates = (-1, size.hidden), (3, size.hidden, -1)  # gates: reset, update and new, one below the other
     for layer in range(size.layers):

@@ -114,6 +114,8 @@ def assemble(tables: dict[str, Any]) -> Recipe:
         build("distill", Distill, distill),
         build("prune", Prune, prune),
     )
+    if recipe.model.mix[1] > 1 and not recipe.model.mix[0]:
+        raise RecipeError("model.mix: several steps in a hop need columns to be mixed to, as [4, 2]")
     for name in ("channels", "hidden"):
         if not 0 < getattr(recipe.size, name) <= getattr(recipe.model, name):
             raise RecipeError(f"prune.{name} must be from 1 to model.{name}, {getattr(recipe.model, name)}")

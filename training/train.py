@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from training import checkpoint, data, prune, validation, windows
 from training import recipe as recipes
-from training.crnn import CRNN, Size, State, log_odds, n_parameters
+from training.crnn import CRNN, Size, State, folded, log_odds, n_parameters
 from training.distill import Taught, attention_loss, distillation_loss, teach
 from training.losses import streaming_loss
 from training.recipe import Distill, Recipe
@@ -70,7 +70,8 @@ class Trainer:
 
     def start_with(self, size: Size) -> None:
         train = self.recipe.train
-        self.model = CRNN(size, train.dropout)
+        normalised = self.recipe.size == self.recipe.model  # what is pruned must be zero, whatever follows it
+        self.model = CRNN(size, train.dropout, normalised)
         self.average = copy.deepcopy(self.model).eval()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
@@ -144,6 +145,8 @@ class Trainer:
                 for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
                     decay = min(train.averaging, (self.epoch * steps + step + 1) / 100)
                     kept.lerp_(new, 1 - decay)
+                for buffer, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                    buffer.copy_(now)
             total += loss.item()
             bar.set_postfix(loss=f"{total / (step + 1):.4f}")
         return total / steps
@@ -155,7 +158,7 @@ class Trainer:
             self.best = figures.misses
             checkpoint.save(
                 self.folder,
-                self.average.state_dict(),
+                folded(self.average).state_dict(),
                 self.recipe_text,
                 self.recipe.train.seed,
                 list(self.recipe.data.keywords),
@@ -238,8 +241,8 @@ def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: i
     clips, spoken = dataset.clips, sum(dataset.clips.keywords, [])
     speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})
     print(
-        f"{folder}: {n_parameters(trainer.model)} parameters, {recipe.train.epochs} epochs; {len(spoken)} keyword "
-        f"clips by {speakers} speakers, {len(clips.words)} of other words, "
+        f"{folder}: {n_parameters(folded(trainer.average))} parameters, {recipe.train.epochs} epochs; "
+        f"{len(spoken)} keyword clips by {speakers} speakers, {len(clips.words)} of other words, "
         f"{len(clips.speech + clips.packages)} recordings of speech, {len(clips.synthetic)} "
         f"synthesised, {len(clips.noise)} noises",
         flush=True,

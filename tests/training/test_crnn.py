@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.crnn import CRNN, Size, log_odds, n_parameters
+from training.crnn import CRNN, Size, folded, log_odds, n_parameters
 
 SEED_KEYS = (
     {f"conv.0.{k}" for k in ("weight", "bias")}
@@ -14,6 +14,8 @@ SIZES = [
     Size(channels=4, kernel=(15, 5), hidden=21),
     Size(channels=2, kernel=(11, 20), stride=(7, 8), hidden=14, layers=1, window=24),
     Size(channels=2, hidden=6, keywords=3, window=1),
+    Size(channels=3, kernel=(8, 6), stride=(6, 4), mix=(4, 2), hidden=9, layers=1),
+    Size(channels=2, kernel=(12, 2), stride=(12, 2), mix=(1, 4), hidden=5),
 ]
 
 
@@ -48,6 +50,22 @@ def test_pieces_of_any_length_make_the_whole(size):
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole.logits, rtol=0, atol=1e-5)
     for got, wanted in zip(state, end, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_folded_says_the_same(size):
+    torch.manual_seed(0)
+    model = CRNN(size, normalised=True)
+    frames = torch.rand(4, 12 * size.hop_frames, 40) * 20
+    for _ in range(20):  # so that means and scales are not those of the start
+        model.classify(frames + torch.rand_like(frames), model.zero_state(4))
+    with torch.no_grad():
+        for parameter in model.conv.parameters():
+            parameter.add_(torch.rand_like(parameter) * 0.2)
+        model.eval()
+        wanted, plain = model.classify(frames, model.zero_state(4))[0], folded(model)
+        torch.testing.assert_close(plain.classify(frames, plain.zero_state(4))[0].logits, wanted.logits)
+    assert set(plain.state_dict()) == set(CRNN(size).state_dict()) and not plain.training
 
 
 def test_attention_is_a_softmax_over_the_last_hops_that_were_heard():

@@ -15,6 +15,7 @@ SIZES = st.builds(
     channels=st.integers(1, 9),
     kernel=st.tuples(st.integers(1, 40), st.integers(1, 24)),
     stride=st.tuples(st.integers(1, 9), st.sampled_from([4, 8])),
+    mix=st.sampled_from([(0, 1), (1, 1), (3, 2)]),
     hidden=st.integers(1, 33),
     layers=st.integers(1, 3),
     window=st.integers(1, 24),
