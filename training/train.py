@@ -32,8 +32,10 @@ from training import recipe as recipes
 from training.crnn import CRNN, Size, State, log_odds, n_parameters
 from training.distill import Taught, attention_loss, distillation_loss, teach
 from training.losses import streaming_loss
-from training.recipe import Distill, Recipe
+from training.quantized import QuantizedCRNN
+from training.recipe import Distill, Prune, Recipe
 
+FINE_TUNING = 0.1  # of the learning rate, in the quantization-aware stage
 REFRACTORY_HOPS = 12  # 0.96 s: nobody says a keyword twice in a second
 
 
@@ -59,9 +61,10 @@ def start_some_fresh(state: State, fresh: Tensor) -> State:
 class Trainer:
     """Model, averaged model, optimizer and log of one run, and how they are kept on disk."""
 
-    def __init__(self, recipe: Recipe, recipe_text: str, folder: Path):
+    def __init__(self, recipe: Recipe, recipe_text: str, folder: Path, kind: type[CRNN] = CRNN):
         torch.manual_seed(recipe.train.seed)
         self.recipe, self.recipe_text, self.folder = recipe, recipe_text, folder
+        self.kind = kind
         self.start_with(recipe.model)
         self.epoch = 0
         self.best = math.inf
@@ -70,7 +73,7 @@ class Trainer:
 
     def start_with(self, size: Size) -> None:
         train = self.recipe.train
-        self.model = CRNN(size, train.dropout)
+        self.model = self.kind(size, train.dropout)
         self.average = copy.deepcopy(self.model).eval()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
@@ -144,6 +147,8 @@ class Trainer:
                 for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
                     decay = min(train.averaging, (self.epoch * steps + step + 1) / 100)
                     kept.lerp_(new, 1 - decay)
+                for buffer, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                    buffer.copy_(now)  # of the CRNN constants, of the quantized one its ranges
             total += loss.item()
             bar.set_postfix(loss=f"{total / (step + 1):.4f}")
         return total / steps
@@ -228,7 +233,25 @@ def keep_memory() -> None:
 def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: int) -> None:
     keep_memory()
     teachers = [train_teacher(recipe, seed, base, workers) for seed in recipe.distill.seeds if recipe.distill.teacher]
-    trainer = Trainer(recipe, recipe_text, folder)
+    learn(Trainer(recipe, recipe_text, folder), teachers, base, workers)
+    if recipe.train.quantized_epochs:
+        learn(fine_tuner(recipe, recipe_text, folder), teachers, base, workers)
+
+
+def fine_tuner(recipe: Recipe, recipe_text: str, folder: Path) -> Trainer:
+    """A second stage that begins with what the first one left in `folder`: quantization-aware, gently."""
+    rate = recipe.train.learning_rate * FINE_TUNING
+    schedule = replace(recipe.train, epochs=recipe.train.quantized_epochs, learning_rate=rate)
+    stage = replace(recipe, model=recipe.size, prune=Prune(), train=schedule)
+    trainer = Trainer(stage, recipe_text, folder.with_name(f"{folder.name}-qat"), QuantizedCRNN)
+    weights = checkpoint.load(folder)[0].state_dict()
+    for model in (trainer.model, trainer.average):
+        model.load_state_dict(weights, strict=False)  # the ranges are still to be seen
+    return trainer
+
+
+def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> None:
+    recipe, folder = trainer.recipe, trainer.folder
     trainer.resume()
     if trainer.epoch >= recipe.train.epochs:
         print(f"{folder}: all {recipe.train.epochs} epochs are done")
