@@ -7,7 +7,9 @@ RECIPE ?= base
 SYSTEM := portaudio19-dev espeak-ng flite wamerican
 TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver
 
-.PHONY: help export check test test-all soak train data demo evaluate bench system test-system clean
+ARM64_SYSTEM := mmdebstrap qemu-user-static patchelf debian-archive-keyring valgrind
+
+.PHONY: help export check test test-all soak train data demo evaluate compare measure bench test-arm64 system test-system arm64-system clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +20,9 @@ help:
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
 	@echo "make evaluate BUNDLE=dist/happy-base   false accepts, misses, DET; PEERS=1 adds microWakeWord's"
+	@echo "make compare                int8 against float: misses, and drift in an hour (BUNDLE=dist/happy-base)"
+	@echo "make measure                ranges and costs of int8 for every shipped checkpoint, on EARSHOT_DATA"
+	@echo "make test-arm64             listen.py and every score on an emulated arm64, against this machine's"
 	@echo "make demo WAV=file.wav      picture of level, mel and score, events marked (BUNDLE=dist/happy-base)"
 	@echo "make bench                  CPU, memory and start-up beside torch; PEERS=1 adds pymicro- and pyopen-wakeword"
 	@echo "make clean                  remove .venv and dist"
@@ -47,6 +52,15 @@ data: .venv/ready
 
 evaluate: .venv/ready $(if $(PEERS),.venv-peers/ready)
 	$(PY) -m edge_demo.evaluate $(BUNDLE) $(if $(PEERS),--peers .venv-peers/bin/python)
+
+compare: .venv/ready
+	$(PY) -m edge_demo.compare $(or $(BUNDLE),$(MODELS:models/%=dist/%))
+
+measure: .venv/ready
+	$(PY) -m export.measure $(MODELS)
+
+test-arm64: export | arm64-system
+	$(PY) -m edge_demo.arm64_check $(or $(BUNDLE),$(MODELS:models/%=dist/%))
 
 demo: .venv/ready
 	$(PY) -m edge_demo.demo $(WAV) $(if $(BUNDLE),--bundle $(BUNDLE))
@@ -80,6 +94,9 @@ endef
 
 system:
 	$(call install,$(SYSTEM),the microphone and synthesised speech)
+
+arm64-system:
+	$(call install,$(ARM64_SYSTEM),make test-arm64)
 
 test-system:
 	$(call install,$(TEST_SYSTEM),the tests of microphone and browser and broker)

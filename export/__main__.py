@@ -18,6 +18,7 @@ import torch
 from export.bundle import export
 from export.detector import Detector
 from export.foreign import read_state_dict
+from export.measure import recorded
 from export.verify import VerifyError
 from training import checkpoint
 
@@ -116,7 +117,9 @@ def read_checkpoint(path: Path) -> Detector:
         raise checkpoint.CheckpointError(
             f"{path}: {counts[0]} keywords, {counts[1]} thresholds and {counts[2]} outputs do not fit; train it again"
         )
-    return Detector(info.name, model, info.keywords, info.thresholds, info.refractory_hops)
+    return Detector(
+        info.name, model, info.keywords, info.thresholds, info.refractory_hops, info.ranges, recorded(path)
+    )
 
 
 def table(bundles: list[dict[str, Any]], out: Path) -> str:
@@ -127,8 +130,8 @@ def table(bundles: list[dict[str, Any]], out: Path) -> str:
     for bundle in bundles:
         measured = bundle["measured"]
         lines.append(str(out / bundle["name"]))
-        for name, file in bundle["files"].items():
-            one = measured["parity"][name]
+        for name, one in measured["parity"].items():
+            file = bundle["files"][name]
             lines.append(
                 f"  {name + (' (default)' if name == bundle['default_model'] else ''):<38} {file['bytes'] / 1024:7.1f} "
                 f"{one['highest_score']:6.3f} "

@@ -1,5 +1,8 @@
 """A trained model → a verified bundle."""
 
+import math
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,18 +10,20 @@ from typing import Any
 import torch
 
 from export.audio import verification_audio
+from export.choose import Trial, choose, try_all, why_float
 from export.detector import Detector
 from export.folder import new_folder
 from export.manifest import manifest, write_manifest
-from export.onnx import export_onnx
-from export.quantize import quantize
+from export.ort import MOBILE, export_ort
+from export.quantize import calibrate, make_candidates, write_sources
 from export.report import executed_operations, write_report
-from export.step import Step, offline_scores
+from export.step import Cell, Step, offline_scores
 from export.timing import step_times
 from export.torchscript import export_torchscript
 from export.verify import TOLERANCES, Parity, onnx_form, torchscript_form, verify
 from training.crnn import n_parameters
 
+RECORDED = ("calibrated_on", "measured_on")  # what int8.json says of its recordings
 ONNX_FORMS = ("model.onnx", "model.int8.onnx")
 
 
@@ -28,18 +33,30 @@ def export(detector: Detector, out: Path, say: Callable[[str], None] = print) ->
     Raises VerifyError when a form does not say what the trained model says, and OSError when writing fails; either
     way nothing is left behind, and an older bundle of that name stays.
     """
-    with new_folder(out / detector.name) as folder:
-        say(f"{detector.name}: writing TorchScript, ONNX and int8 ONNX")
-        step = Step(detector.model)
-        export_torchscript(step, folder / "model.torchscript")
-        export_onnx(step, detector, folder / "model.onnx")
-        quantize(folder / "model.onnx", detector, folder / "model.int8.onnx")
-
-        say(f"{detector.name}: verifying every form against the trained model")
+    with new_folder(out / detector.name) as folder, tempfile.TemporaryDirectory() as scratch:
+        say(f"{detector.name}: writing TorchScript, ONNX and all that might become int8 ONNX")
+        export_torchscript(Step(detector.model), folder / "model.torchscript")
         audio = verification_audio(detector.model)
-        forms = {name: onnx_form(folder / name, detector) for name in ONNX_FORMS}
+        reference = offline_scores(detector.model, torch.from_numpy(audio)).numpy()
+        sources = write_sources(detector, Path(scratch))
+        calibrated = detector.recorded.get("ranges") or calibrate(sources[Cell], detector, audio)
+        files = make_candidates(detector, sources, calibrated, Path(scratch))
+        shutil.copyfile(files["float"], folder / "model.onnx")
+
+        say(f"{detector.name}: verifying the float forms against the trained model")
+        forms = {"model.onnx": onnx_form(folder / "model.onnx", detector)}
         forms["model.torchscript"] = torchscript_form(folder / "model.torchscript")
         parity = verify(detector, audio, forms)
+
+        say(f"{detector.name}: measuring which int8 form to take")
+        tried = try_all(detector, sources, files, audio, reference)
+        chosen = choose(tried)
+        shutil.copyfile(files[chosen], folder / "model.int8.onnx")
+        export_ort(folder)
+
+        int8 = {name: onnx_form(folder / name, detector) for name in ("model.int8.onnx", MOBILE)}
+        forms |= int8
+        parity |= verify(detector, audio, int8)
 
         say(f"{detector.name}: measuring the step")
         times = step_times(detector, forms, audio)
@@ -51,11 +68,16 @@ def export(detector: Detector, out: Path, say: Callable[[str], None] = print) ->
             "parity": {name: parity_figures(name, one) for name, one in parity.items()},
             "step_us": times,
             "nodes": {name: executed_operations(folder / name).total() for name in ONNX_FORMS},
+            "int8": {
+                "chosen": chosen,
+                "recordings": {key: detector.recorded[key] for key in RECORDED if key in detector.recorded},
+                "candidates": {name: trial_figures(trial) for name, trial in tried.items()},
+            },
         }
 
         say(f"{detector.name}: drawing the report")
-        reference = offline_scores(detector.model, torch.from_numpy(audio)).numpy()
-        write_report(folder, detector, measured, reference, parity)
+        floats = {node: why_float(tried, chosen, node) for node in tried[chosen].left_float}
+        write_report(folder, detector, measured, reference, parity, floats)
         content = manifest(detector, folder, default_model, measured)
         write_manifest(content, folder)  # last: what has a manifest is a bundle
     return content
@@ -69,4 +91,22 @@ def parity_figures(name: str, parity: Parity) -> dict[str, float]:
         "mean": float(f"{parity.mean:.2g}"),
         "allowed_largest": allowed.largest,
         "allowed_mean": allowed.mean,
+    }
+
+
+def trial_figures(trial: Trial) -> dict[str, Any]:
+    """What JSON can hold, which infinity is not among; what was not measured is left out."""
+    figures = {
+        "bytes": trial.bytes,
+        "largest": trial.largest,
+        "mean": trial.mean,
+        "step_us": trial.step_us,
+        "left_float": trial.left_float,
+        "more_misses_on_recordings": trial.misses,
+        "mean_on_recordings": trial.heard,
+    }
+    return {
+        key: float(f"{value:.3g}") if isinstance(value, float) else value
+        for key, value in figures.items()
+        if value is not None and value != math.inf
     }

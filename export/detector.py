@@ -1,6 +1,7 @@
 """What an export is handed: a trained model and how it is to be used."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from export.step import state_shapes
 from training.crnn import CRNN
 from training.features import SAMPLE_RATE
+
+Ranges = dict[str, tuple[float, float]]  # name of an activation → lowest and highest value
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,8 @@ class Detector:
     keywords: list[str]
     thresholds: list[float]  # one for each keyword
     refractory_hops: int
+    trained_ranges: Ranges = field(default_factory=dict)  # of a quantization-aware training
+    recorded: dict[str, Any] = field(default_factory=dict)  # what export.measure found on recordings
     sample_rate: int = SAMPLE_RATE
 
     @property

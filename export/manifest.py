@@ -7,9 +7,10 @@ from typing import Any
 
 from export.detector import Detector
 from export.folder import write_last
+from export.ort import MOBILE, OPERATORS
 from export.step import state_shapes
 
-FILES = ("model.onnx", "model.int8.onnx", "model.torchscript")
+FILES = ("model.onnx", "model.int8.onnx", "model.torchscript", MOBILE, OPERATORS)
 
 
 def manifest(detector: Detector, folder: Path, default_model: str, measured: dict[str, Any]) -> dict[str, Any]:

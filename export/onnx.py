@@ -16,7 +16,7 @@ from export.detector import Detector
 from export.step import Step
 
 OPSET = 18  # what torch's exporter writes without converting; nothing in the step needs a newer one
-WITH_WEIGHTS = ("Conv", "ConvInteger", "Gemm", "MatMul", "MatMulInteger")  # what quantization is about
+WITH_WEIGHTS = ("Conv", "ConvInteger", "GRU", "Gemm", "MatMul", "MatMulInteger")  # what quantization is about
 FOLD_LIMIT = 64  # bytes: shapes and scalars are folded here, the DFT basis (636 KB) by onnxruntime when it loads
 
 
@@ -115,6 +115,7 @@ def quiet_exporter() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch|onnxscript|copyreg")
+            warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")
             yield
     finally:
         logger.removeFilter(about_others)

@@ -1,58 +1,212 @@
-"""int8: dynamic quantization of the step's matrix products, with onnxruntime's quantizer.
+"""int8: the step's matrix products and convolution by onnxruntime's quantizer, in every way that might pay.
 
-Weights are unsigned 8 bits with a scale and a zero point for each column; activations are quantized as they come. Why
-unsigned: what dynamic quantization makes of activations is unsigned, and an unsigned × signed product saturates its
-16-bit sums on x86 CPUs with AVX2 but without VNNI; unsigned × unsigned is exact everywhere and takes the same space.
+*Static* (QDQ): one scale for each tensor of activations, from calibrated or trained ranges, and one for each column of
+weights; onnxruntime runs it as QLinearConv and QGemm. *Dynamic*: activations are quantized as they come. Both are
+tried unsigned, which is exact everywhere (unsigned × signed saturates its 16-bit sums on x86 CPUs with AVX2 but without
+VNNI, and what dynamic quantization makes of activations is unsigned), and static also signed (S8S8).
+
+`choose.py` measures the candidates and takes one.
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from numpy.typing import NDArray
+from onnxruntime.quantization import (
+    CalibrationMethod,
+    QuantType,
+    TensorsData,
+    quantize_dynamic,
+    quantize_static,
+    save_tensors_data,
+)
 
-from export.detector import Detector
-from export.onnx import WITH_WEIGHTS, write
+from export.detector import Detector, Ranges
+from export.onnx import WITH_WEIGHTS, export_onnx, write
+from export.step import Cell, FusedCell, Step
+from export.verify import one_thread_session
 
 FRONT_END = "front_end/"
+CONVOLUTIONS, RING = ("conv/Conv", "conv/Conv_2"), "MatMul"  # not every model has the second
 
-# What stays float, and why: shown in the report. Module of the step → reason.
-FLOAT = {
-    "front_end": "its matrices are a recipe of 3 KB, not weights; as int8 numbers they would take 96 KB",
-    "conv": "as ConvInteger it takes four nodes more, for a small share of the weights",
-    "MatMul": "adds up the ring of the attention; it holds no weights",
+
+@dataclass(frozen=True)
+class Candidate:
+    method: str  # float, dynamic or static
+    cell: type[Cell] | type[FusedCell] = Cell  # how a GRU layer is written
+    left_float: tuple[str, ...] = (RING,)  # nodes, besides the front end
+    kind: QuantType = QuantType.QUInt8  # of weights, and of activations where they are static
+    trained: bool = False  # ranges of a quantization-aware training instead of calibrated ones
+
+
+CANDIDATES = {
+    "float": Candidate("float"),
+    "float, fused GRU": Candidate("float", FusedCell),
+    "dynamic": Candidate("dynamic"),
+    "dynamic, convolution float": Candidate("dynamic", left_float=(RING, *CONVOLUTIONS)),
+    "dynamic, fused GRU": Candidate("dynamic", FusedCell),
+    "static": Candidate("static"),
+    "static, convolution float": Candidate("static", left_float=(RING, *CONVOLUTIONS)),
+    "static, ring too": Candidate("static", left_float=(), kind=QuantType.QInt8),
+    "static, fused GRU": Candidate("static", FusedCell),
+    "static, signed": Candidate("static", kind=QuantType.QInt8),
+    "static, signed, trained": Candidate("static", kind=QuantType.QInt8, trained=True),
 }
 
 
-def quantize(source: Path, detector: Detector, path: Path) -> None:
+def make_candidates(detector: Detector, sources: dict[type, Path], calibrated: Ranges, folder: Path) -> dict[str, Path]:
+    """Write every candidate that this detector can have, and give their files by name.
+
+    sources: of `write_sources`; calibrated: of `calibrate`.
+    """
+    made = {}
+    for name, candidate in CANDIDATES.items():
+        source = sources[candidate.cell]
+        ranges = detector.trained_ranges if candidate.trained else calibrated
+        if candidate.method == "float":
+            made[name] = source
+        elif ranges:
+            made[name] = folder / f"{name}.onnx"
+            quantize(source, detector, made[name], candidate, ranges)
+    return made
+
+
+def write_sources(detector: Detector, folder: Path) -> dict[type, Path]:
+    """The float step with each kind of cell, as ONNX."""
+    sources: dict[type, Path] = {}
+    for cell in (Cell, FusedCell):
+        sources[cell] = folder / f"{cell.__name__}.onnx"
+        export_onnx(Step(detector.model, cell), detector, sources[cell])
+    return sources
+
+
+def quantize(source: Path, detector: Detector, path: Path, candidate: Candidate, ranges: Ranges) -> None:
     """Float `source` → int8 `path`. The quantizer's own preprocessing is left out: it would fold the DFT basis."""
-    nodes = onnx.load(source).graph.node
+    graph = onnx.load(source).graph
+    front_end = [node.name for node in graph.node if node.name.startswith(FRONT_END)]
+    left_float = [*front_end, *candidate.left_float]
     with quiet_quantizer(), tempfile.TemporaryDirectory() as scratch:
         quantized = Path(scratch) / "model.onnx"
-        quantize_dynamic(
-            source,
-            quantized,
-            op_types_to_quantize=["MatMul"],  # the quantizer writes Gemm as MatMul and Add first
-            nodes_to_exclude=[node.name for node in nodes if node.name.startswith(FRONT_END)],
-            per_channel=True,
-            weight_type=QuantType.QUInt8,
-        )
+        if candidate.method == "dynamic":
+            quantize_dynamic(
+                source,
+                quantized,
+                op_types_to_quantize=["MatMul", "Conv"],  # the quantizer writes Gemm as MatMul and Add first
+                nodes_to_exclude=left_float,
+                per_channel=True,
+                weight_type=candidate.kind,
+            )
+        else:
+            cache = Path(scratch) / "ranges.json"
+            save_tensors_data(tensors_data(activations(graph), ranges), cache)
+            quantize_static(
+                source,
+                quantized,
+                calibration_cache_path=cache,
+                op_types_to_quantize=["MatMul", "Gemm", "Conv", "Relu"],
+                nodes_to_exclude=left_float,
+                per_channel=True,
+                activation_type=candidate.kind,
+                weight_type=candidate.kind,
+                extra_options={
+                    # What follows a product is float: sigmoid, tanh, the ring.
+                    "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                    # The ring's sum, which is the only MatMul, has its ones on the left: one scale for all of them.
+                    "QDQOpTypePerChannelSupportToAxis": {"MatMul": 0, "Gemm": 1},
+                },
+            )
         write(onnx.load(quantized), detector, path)
 
 
-def precision(source: Path, path: Path) -> list[tuple[str, str, str]]:
-    """What became of every node with weights: (name in the float model, "int8" or "float", reason when float)."""
-    integer = [node.name for node in onnx.load(path).graph.node if node.op_type in ("MatMulInteger", "ConvInteger")]
-    rows = []
-    for node in onnx.load(source).graph.node:
-        if node.op_type in WITH_WEIGHTS:
-            is_integer = any(name.startswith(f"{node.name}_") for name in integer)
-            reason = "" if is_integer else FLOAT.get(node.name.split("/")[0], "the quantizer left it out")
-            rows.append((node.name, "int8" if is_integer else "float", reason))
-    return rows
+def activations(graph: onnx.GraphProto) -> dict[str, str]:
+    """What is quantized in a float graph besides weights: name of the tensor → name of its range."""
+    last = sum(value.name.startswith("hidden_") for value in graph.input) - 1
+    convolutions = [node.name for node in graph.node if node.name in CONVOLUTIONS]
+    followers = {node.input[0]: node for node in graph.node if node.op_type == "Relu"}
+    found: dict[str, str] = {}
+    for node in graph.node:
+        module = node.name.split("/")[0]
+        layer = int(module.split(".")[1]) if module.startswith("cells.") else 0
+        if node.name in CONVOLUTIONS:
+            after = followers.get(node.output[0], node)  # rectified, if it is: the quantizer makes one of the two
+            said = "columns" if node.name == convolutions[-1] else "heard"
+            found[node.input[0]] = "frames" if node.name == convolutions[0] else "heard"
+            found |= {node.output[0]: said, after.output[0]: said}
+        elif module.endswith(".of_input"):
+            found[node.input[0]] = f"hidden_{layer - 1}" if layer else "columns"
+        elif module.endswith(".of_hidden"):
+            found[node.input[0]] = f"hidden_{layer}"
+        elif module in ("attend", "votes"):
+            found[node.input[0]] = f"hidden_{last}"
+        elif module == "energy":
+            found[node.input[0]] = "attended"
+        elif node.name == RING:
+            found |= {node.input[1]: "ring", node.output[0]: "ring"}
+    return found
+
+
+def calibrate(source: Path, detector: Detector, audio: NDArray[np.float32]) -> Ranges:
+    """Lowest and highest value of each activation, states too, over one stream from zero state on.
+
+    source: a float ONNX file with `Cell`s; audio: (samples,).
+    """
+    model = onnx.load(source)
+    names = activations(model.graph)
+    rectified = {node.input[0] for node in model.graph.node if node.op_type == "Relu"}
+    names = {tensor: name for tensor, name in names.items() if tensor not in rectified}  # what is left of them counts
+    known = {value.name for value in (*model.graph.input, *model.graph.output)}
+    for tensor in names:
+        if tensor not in known:
+            model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    session = one_thread_session(model.SerializeToString())
+    outputs = [value.name for value in session.get_outputs()]
+    inputs, states = [value.name for value in session.get_inputs()], detector.zeros()
+    ranges = dict.fromkeys(names.values(), (0.0, 0.0))
+    for start in range(0, len(audio) - detector.hop_samples + 1, detector.hop_samples):
+        feed = dict(zip(inputs, [audio[None, start : start + detector.hop_samples], *states], strict=True))
+        results = session.run(None, feed)
+        states = results[1 : len(states) + 1]
+        heard = feed | dict(zip(outputs, results, strict=True))
+        for tensor, name in names.items():
+            low, high = ranges[name]
+            ranges[name] = min(low, float(heard[tensor].min())), max(high, float(heard[tensor].max()))
+    return ranges
+
+
+def tensors_data(names: dict[str, str], ranges: Ranges) -> TensorsData:
+    """As the quantizer wants them. names: of `activations`.
+
+    Values of hidden units are spread around zero and lie in −1…1: their range is widened to a power of two, so that
+    zero, and the constant 1 that the votes begin with, are whole numbers of steps.
+    """
+    data = {}
+    for tensor, name in names.items():
+        low, high = ranges.get(name, (0.0, 0.0))
+        if name.startswith("hidden") or name == "attended":
+            largest = 2.0 ** math.ceil(math.log2(max(-low, high, 1e-3)))
+            low, high = -largest, largest * 127 / 128
+        data[tensor] = np.array(low, np.float32), np.array(high, np.float32)
+    return TensorsData(CalibrationMethod.MinMax, data)
+
+
+def precision(source: Path, path: Path) -> dict[str, bool]:
+    """Of every node with weights in float `source`, by name: does `path` compute it in integers?"""
+    graph = onnx.load(path).graph
+    dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    integer = set()
+    for node in graph.node:
+        if node.op_type in ("MatMulInteger", "ConvInteger"):
+            integer.add(node.name.removesuffix("_quant").removesuffix("_MatMul"))
+        elif node.op_type in WITH_WEIGHTS and dequantized.issuperset(node.input):
+            integer.add(node.name)
+    return {node.name: node.name in integer for node in onnx.load(source).graph.node if node.op_type in WITH_WEIGHTS}
 
 
 @contextmanager
@@ -61,7 +215,7 @@ def quiet_quantizer() -> Iterator[None]:
     logger = logging.getLogger()
 
     def about_others(record: logging.LogRecord) -> bool:
-        return "consider to run pre-processing" not in record.getMessage()
+        return "pre-processing" not in record.getMessage()
 
     logger.addFilter(about_others)
     try:

@@ -13,16 +13,28 @@ import torch
 from matplotlib.figure import Figure
 
 from export.detector import Detector
-from export.quantize import precision
+from export.onnx import WITH_WEIGHTS
+from export.ort import MOBILE
+from export.quantize import FRONT_END
 from export.verify import TOLERANCES, Array, Parity, one_thread_session
 
-COLOURS = {"model.onnx": "#1f77b4", "model.torchscript": "#2ca02c", "model.int8.onnx": "#d62728"}
+COLOURS = {"model.onnx": "#1f77b4", "model.torchscript": "#2ca02c", "model.int8.onnx": "#d62728", MOBILE: "#9467bd"}
+
+NOT_THE_NETWORK = "front end: its matrices are a recipe of 3 KB, not weights; as int8 numbers they would take 96 KB"
 
 
 def write_report(
-    folder: Path, detector: Detector, measured: dict[str, Any], reference: Array, parity: dict[str, Parity]
+    folder: Path,
+    detector: Detector,
+    measured: dict[str, Any],
+    reference: Array,
+    parity: dict[str, Parity],
+    floats: dict[str, str],
 ) -> None:
-    """Write report.md, scores.png and times.png beside the models. reference: offline scores (hops, keywords)."""
+    """Write report.md, scores.png and times.png beside the models.
+
+    reference: offline scores (hops, keywords); floats: nodes of the network that stay float, and why.
+    """
     draw_scores(folder / "scores.png", detector, reference, parity)
     draw_times(folder / "times.png", measured["step_us"])
     text = "\n\n".join(
@@ -35,7 +47,8 @@ def write_report(
             "## What runs",
             nodes_table(folder),
             "## What became int8",
-            precision_table(folder),
+            candidates_table(measured["int8"]),
+            precision_table(folder, floats),
         ]
     )
     (folder / "report.md").write_text(text + "\n", encoding="utf-8")
@@ -90,9 +103,48 @@ def executed_operations(path: Path) -> Counter[str]:
         return Counter(node.op_type for node in onnx.load(optimized).graph.node)
 
 
-def precision_table(folder: Path) -> str:
+def candidates_table(int8: dict[str, Any]) -> str:
+    """What was tried, what it costs, and on what it was measured."""
+    recordings = int8["recordings"]
+    on = (
+        f"Calibrated on {recordings['calibrated_on']}; misses and the last column on {recordings['measured_on']} "
+        "(`python -m export.measure`, kept in the checkpoint's int8.json)."
+        if recordings
+        else "No recordings were at hand and the checkpoint has no int8.json (`python -m export.measure` makes it): "
+        "calibrated and judged on the verification audio alone."
+    )
+    rows = [
+        "| | KiB | µs per step | float nodes | largest difference | mean | more misses, points | mean there |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, trial in int8["candidates"].items():
+        mark = "**" if name == int8["chosen"] else ""
+        misses = f"{100 * trial['more_misses_on_recordings']:+.2f}" if "more_misses_on_recordings" in trial else ""
+        cells = [
+            f"{mark}{name}{mark}",
+            f"{trial['bytes'] / 1024:.1f}",
+            f"{trial['step_us']:.0f}" if "step_us" in trial else "",
+            str(len(trial["left_float"])),
+            f"{trial['largest']:.2g}" if "largest" in trial else "no numbers",
+            f"{trial['mean']:.2g}" if "mean" in trial else "no numbers",
+            misses,
+            f"{trial['mean_on_recordings']:.2g}" if "mean_on_recordings" in trial else "",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return (
+        f"{on} Taken is the one in bold: of those that agree and cost at most half a point of misses the ones with the "
+        "fewest float weights; of these, without those much slower than the fastest, the nearest to float.\n\n"
+        + "\n".join(rows)
+    )
+
+
+def precision_table(folder: Path, floats: dict[str, str]) -> str:
     rows = ["| node | in model.int8.onnx | why not int8 |", "|---|---|---|"]
-    rows += [f"| {' | '.join(row)} |" for row in precision(folder / "model.onnx", folder / "model.int8.onnx")]
+    for node in onnx.load(folder / "model.onnx").graph.node:
+        if node.op_type not in WITH_WEIGHTS:
+            continue
+        reason = NOT_THE_NETWORK if node.name.startswith(FRONT_END) else floats.get(node.name, "")
+        rows.append(f"| {node.name} | {'float' if reason else 'int8'} | {reason} |")
     return "\n".join(rows)
 
 

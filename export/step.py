@@ -21,14 +21,15 @@ from training.features import N_MELS, TAIL
 class Step(nn.Module):
     """`(audio, *states) -> (score, *next)`; `state_shapes` names the states in order."""
 
-    def __init__(self, model: CRNN):
-        """model: a trained CRNN; its weights are copied."""
+    def __init__(self, model: CRNN, cell: type["Cell"] | type["FusedCell"] | None = None):
+        """model: a trained CRNN; its weights are copied. cell: how a GRU layer is
+        written (default: Cell)."""
         super().__init__()
         self.size = model.size
         self.state_shapes = state_shapes(model.size)
         self.front_end = FrontEnd(model.size)
         self.conv = convolutions(model)
-        self.cells = nn.ModuleList(Cell(model.gru, layer) for layer in range(model.size.layers))
+        self.cells = nn.ModuleList((cell or Cell)(model.gru, layer) for layer in range(model.size.layers))
         first, _, second = model.attention.energy
         assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
         self.attend = affine(first.weight, first.bias)
@@ -67,26 +68,38 @@ class Step(nn.Module):
 
 
 class Cell(nn.Module):
-    """One step of a GRU layer, written out (Cho et al. 2014, in the arrangement of `torch.nn.GRU`)."""
-
-    gates: Tensor  # of the hidden state: (units, 2 · units), reset and update
+    """One step of a GRU layer, written out (Cho et al. 2014, in the arrangement of `torch.nn.GRU`): one product of the
+    input and one of the hidden state, each with a constant bias, which onnxruntime turns into one QGemm each."""
 
     def __init__(self, gru: nn.GRU, layer: int):
         super().__init__()
-        self.units = units = gru.hidden_size
-        inner, outer = getattr(gru, f"bias_hh_l{layer}"), getattr(gru, f"bias_ih_l{layer}").clone()
-        outer[: 2 * units] += inner[: 2 * units]  # only the candidate's inner bias stands behind the reset gate
-        hidden = getattr(gru, f"weight_hh_l{layer}")
-        self.of_input = affine(getattr(gru, f"weight_ih_l{layer}"), outer)
-        self.register_buffer("gates", hidden[: 2 * units].detach().T.clone())
-        self.candidate = affine(hidden[2 * units :], inner[2 * units :])
+        self.units = gru.hidden_size
+        self.of_input = affine(getattr(gru, f"weight_ih_l{layer}"), getattr(gru, f"bias_ih_l{layer}"))
+        self.of_hidden = affine(getattr(gru, f"weight_hh_l{layer}"), getattr(gru, f"bias_hh_l{layer}"))
 
     def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
         """x: (1, inputs); hidden: (1, units) → the next hidden (1, units)."""
         gates, candidate = self.of_input(x).split([2 * self.units, self.units], dim=1)
-        reset, update = torch.sigmoid(torch.addmm(gates, hidden, self.gates)).chunk(2, dim=1)
-        candidate = torch.tanh(candidate + reset * self.candidate(hidden))
+        inner_gates, inner_candidate = self.of_hidden(hidden).split([2 * self.units, self.units], dim=1)
+        reset, update = torch.sigmoid(gates + inner_gates).chunk(2, dim=1)
+        candidate = torch.tanh(candidate + reset * inner_candidate)
         return candidate + update * (hidden - candidate)
+
+
+class FusedCell(nn.Module):
+    """The same step as one GRU operation, which onnxruntime has in float only."""
+
+    def __init__(self, gru: nn.GRU, layer: int):
+        super().__init__()
+        self.gru = nn.GRU(getattr(gru, f"weight_ih_l{layer}").shape[1], gru.hidden_size, batch_first=True)
+        self.gru.load_state_dict({f"{name}_l0": getattr(gru, f"{name}_l{layer}") for name in GRU_TENSORS})
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        """x: (1, inputs); hidden: (1, units) → the next hidden (1, units)."""
+        return self.gru(x.unsqueeze(0), hidden.unsqueeze(0))[1][0]
+
+
+GRU_TENSORS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class Affine(nn.Module):

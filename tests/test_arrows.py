@@ -9,12 +9,12 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"training", "export", "runtime", "edge_demo"}
 ALLOWED = {
     "training": set(),
-    "export": {"training.checkpoint", "training.crnn", "training.features"},
+    "export": {f"training.{name}" for name in ("checkpoint", "crnn", "data", "features", "metrics", "streams")},
     "runtime": set(),
     "edge_demo": {
         "export.threshold",
         "runtime",
-        *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics")),
+        *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics", "streams")),
     },
 }
 

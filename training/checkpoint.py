@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,6 +13,7 @@ from training import recipe as recipes
 from training.crnn import CRNN
 
 VERSION = "1"
+RANGES = "ranges."
 
 
 class CheckpointError(Exception):
@@ -29,6 +30,8 @@ class Info:
     refractory_hops: int
     recipe: recipes.Recipe
     recipe_text: str
+    # Of a quantization-aware training: name of an activation → lowest and highest value (see `quantized.py`)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def load(path: str | Path) -> tuple[CRNN, Info]:
@@ -44,7 +47,10 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
         raise CheckpointError(f"{file}: {reason}; a checkpoint is a folder made by `make train`") from None
     if metadata.get("earshot_version") != VERSION:
         raise CheckpointError(f"{file}: not an Earshot checkpoint of version {VERSION}; train it again")
+    trained = [name for name in tensors if name.startswith(RANGES)]
     try:
+        limits = {name.removeprefix(RANGES): tensors.pop(name).tolist() for name in trained}
+        ranges = {name: (low, high) for name, (low, high) in limits.items()}
         keywords = json.loads(metadata["keywords"])
         recipe = recipes.parse(metadata["recipe"], keywords, int(metadata["seed"]))
         info = Info(
@@ -54,10 +60,11 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
             int(metadata["refractory_hops"]),
             recipe,
             metadata["recipe"],
+            ranges,
         )
         model = CRNN(recipe.size, recipe.train.dropout)
         model.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError, recipes.RecipeError) as error:
+    except (KeyError, ValueError, TypeError, RuntimeError, recipes.RecipeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{file}: weights and recipe do not fit: {reason[:200]}") from None
     return model.eval(), info

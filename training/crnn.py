@@ -137,15 +137,29 @@ class CRNN(nn.Module):
         frames = torch.cat([state.context, frames], dim=1)
         context = frames[:, frames.shape[1] - size.context :]
         frames = frames[:, max(0, size.stride[1] - size.kernel[1]) :]  # a kernel shorter than a hop reads its end
-        scaled = (frames.transpose(1, 2).unsqueeze(1) - size.centre) / size.scale
-        columns = self.conv(scaled).flatten(1, 2).transpose(1, 2)  # (batch, hops, columns)
-        hidden, memory = self.gru(columns, state.hidden)
-        energies = self.attention(hidden)
+        columns = self.convolve(frames.transpose(1, 2).unsqueeze(1))
+        columns = columns.flatten(1, 2).transpose(1, 2)  # (batch, hops, columns)
+        hidden, memory = self.recur(columns, state.hidden)
+        energies = self.energies(hidden)
         weight = energies.exp()
         ring = torch.cat([state.ring, torch.cat([weight, weight * self.votes(hidden)], dim=2)], dim=1)
         sums = ring.unfold(1, size.window, 1).sum(-1)  # over the last W hops
         logits = sums[..., 1:] / sums[..., :1] + self.classifier.bias
         return Output(logits, energies[..., 0], hidden), (context, memory, ring[:, ring.shape[1] - size.window + 1 :])
+
+    # What `quantized.py` rounds:
+
+    def convolve(self, frames: Tensor) -> Tensor:
+        """(batch, 1, 40, frames) → (batch, channels, bands, hops), or (batch, columns, 1, hops) of two"""
+        return self.conv((frames - self.size.centre) / self.size.scale)
+
+    def recur(self, columns: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, hops, columns), (layers, batch, hidden) → (batch, hops, hidden), the next hidden."""
+        return self.gru(columns, hidden)
+
+    def energies(self, hidden: Tensor) -> Tensor:
+        """(batch, hops, hidden) → (batch, hops, 1)"""
+        return self.attention(hidden)
 
     def votes(self, hidden: Tensor) -> Tensor:
         """What one hop alone would say, without the bias: (…, hidden) → (…, 1 + keywords)."""
@@ -158,7 +172,10 @@ def rectified(channels: int, normalised: bool) -> nn.Sequential:
 
 
 def folded(model: CRNN) -> CRNN:
-    """The same function without normalisation, for use only (`eval`): each convolution has taken its mean and scale on."""
+    """The same function without normalisation, to be used and not trained: it is part of the convolutions' weights.
+
+    model: in `eval` mode.
+    """
     plain, layers = CRNN(model.size).eval(), list(model.conv)
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("conv.")}
     for place, layer in enumerate(layers):

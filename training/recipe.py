@@ -33,6 +33,7 @@ class Data:
 class Schedule:
     seed: int = 0
     epochs: int = 32
+    quantized_epochs: int = 0  # after these: fine-tuning for int8, from the best checkpoint, into <folder>-qat
     windows: int = 16_384  # training windows in an epoch
     pool: int = 98_304  # different windows, 2.5 GB on disk and in memory
     hard: float = 0.3  # share of windows drawn for the false accepts in them, once the pool was seen

@@ -32,8 +32,10 @@ from training import recipe as recipes
 from training.crnn import CRNN, Size, State, folded, log_odds, n_parameters
 from training.distill import Taught, attention_loss, distillation_loss, teach
 from training.losses import streaming_loss
-from training.recipe import Distill, Recipe
+from training.quantized import QuantizedCRNN
+from training.recipe import Distill, Prune, Recipe
 
+FINE_TUNING = 0.1  # of the learning rate, in the quantization-aware stage
 REFRACTORY_HOPS = 12  # 0.96 s: nobody says a keyword twice in a second
 
 
@@ -59,9 +61,10 @@ def start_some_fresh(state: State, fresh: Tensor) -> State:
 class Trainer:
     """Model, averaged model, optimizer and log of one run, and how they are kept on disk."""
 
-    def __init__(self, recipe: Recipe, recipe_text: str, folder: Path):
+    def __init__(self, recipe: Recipe, recipe_text: str, folder: Path, kind: type[CRNN] = CRNN):
         torch.manual_seed(recipe.train.seed)
         self.recipe, self.recipe_text, self.folder = recipe, recipe_text, folder
+        self.kind = kind
         self.start_with(recipe.model)
         self.epoch = 0
         self.best = math.inf
@@ -71,7 +74,7 @@ class Trainer:
     def start_with(self, size: Size) -> None:
         train = self.recipe.train
         normalised = self.recipe.size == self.recipe.model  # what is pruned must be zero, whatever follows it
-        self.model = CRNN(size, train.dropout, normalised)
+        self.model = CRNN(size, train.dropout, normalised) if self.kind is CRNN else self.kind(size, train.dropout)
         self.average = copy.deepcopy(self.model).eval()
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
@@ -158,7 +161,7 @@ class Trainer:
             self.best = figures.misses
             checkpoint.save(
                 self.folder,
-                folded(self.average).state_dict(),
+                (folded(self.average) if self.kind is CRNN else self.average).state_dict(),
                 self.recipe_text,
                 self.recipe.train.seed,
                 list(self.recipe.data.keywords),
@@ -231,7 +234,25 @@ def keep_memory() -> None:
 def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: int) -> None:
     keep_memory()
     teachers = [train_teacher(recipe, seed, base, workers) for seed in recipe.distill.seeds if recipe.distill.teacher]
-    trainer = Trainer(recipe, recipe_text, folder)
+    learn(Trainer(recipe, recipe_text, folder), teachers, base, workers)
+    if recipe.train.quantized_epochs:
+        learn(fine_tuner(recipe, recipe_text, folder), teachers, base, workers)
+
+
+def fine_tuner(recipe: Recipe, recipe_text: str, folder: Path) -> Trainer:
+    """A second stage that begins with what the first one left in `folder`: quantization-aware, gently."""
+    rate = recipe.train.learning_rate * FINE_TUNING
+    schedule = replace(recipe.train, epochs=recipe.train.quantized_epochs, learning_rate=rate)
+    stage = replace(recipe, model=recipe.size, prune=Prune(), train=schedule)
+    trainer = Trainer(stage, recipe_text, folder.with_name(f"{folder.name}-qat"), QuantizedCRNN)
+    weights = checkpoint.load(folder)[0].state_dict()
+    for model in (trainer.model, trainer.average):
+        model.load_state_dict(weights, strict=False)  # the ranges are still to be seen
+    return trainer
+
+
+def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> None:
+    recipe, folder = trainer.recipe, trainer.folder
     trainer.resume()
     if trainer.epoch >= recipe.train.epochs:
         print(f"{folder}: all {recipe.train.epochs} epochs are done")
@@ -241,7 +262,7 @@ def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: i
     clips, spoken = dataset.clips, sum(dataset.clips.keywords, [])
     speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})
     print(
-        f"{folder}: {n_parameters(folded(trainer.average))} parameters, {recipe.train.epochs} epochs; "
+        f"{folder}: {n_parameters(CRNN(trainer.model.size))} parameters, {recipe.train.epochs} epochs; "
         f"{len(spoken)} keyword clips by {speakers} speakers, {len(clips.words)} of other words, "
         f"{len(clips.speech + clips.packages)} recordings of speech, {len(clips.synthetic)} "
         f"synthesised, {len(clips.noise)} noises",
