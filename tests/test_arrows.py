@@ -14,7 +14,7 @@ ALLOWED = {
     "edge_demo": {
         "export.threshold",
         "runtime",
-        *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics")),
+        *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics", "recipe")),
     },
 }
 

@@ -228,9 +228,14 @@ def keep_memory() -> None:
         mallopt(m_mmap_max, 0)
 
 
-def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: int) -> None:
+def train(
+    recipe: Recipe, recipe_text: str, base: Path, folder: Path, runs: Path, workers: int, quick: bool = False
+) -> None:
+    """Raises RecipeError, DataError, CheckpointError and OSError. Teachers that are not in `runs` yet are trained
+    first."""
     keep_memory()
-    teachers = [train_teacher(recipe, seed, base, workers) for seed in recipe.distill.seeds if recipe.distill.teacher]
+    seeds = recipe.distill.seeds if recipe.distill.teacher else ()
+    teachers = [train_teacher(recipe, seed, base, runs, workers, quick) for seed in seeds]
     trainer = Trainer(recipe, recipe_text, folder)
     trainer.resume()
     if trainer.epoch >= recipe.train.epochs:
@@ -266,20 +271,20 @@ def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: i
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
 
 
-def train_teacher(recipe: Recipe, seed: int, base: Path, workers: int) -> Path:
+def train_teacher(recipe: Recipe, seed: int, base: Path, runs: Path, workers: int, quick: bool) -> Path:
     """Train one of the recipe's teachers, or find it trained; returns its folder. Raises RecipeError."""
     path = recipes.path_of(recipe.distill.teacher)
     teacher = recipes.read(path, list(recipe.data.keywords), seed)
     if teacher.distill.teacher or teacher.model.hop_samples != recipe.model.hop_samples:
         raise recipes.RecipeError(f"{path}: a teacher has no teacher, and its hop is the student's; name another")
-    folder = default_folder(teacher, path)
-    train(teacher, path.read_text(), base, folder, workers)
+    folder = runs / recipes.run_name(path, teacher)
+    teacher, text = shortened(teacher, path.read_text()) if quick else (teacher, path.read_text())
+    train(teacher, text, base, folder, runs, workers)
     return folder
 
 
-def default_folder(recipe: Recipe, path: Path, alone: bool = False) -> Path:
-    name = path.stem + ("-alone" if alone else "")
-    return Path("runs") / f"{'-'.join(recipe.data.keywords)}-{name}-s{recipe.train.seed}"
+def shortened(recipe: Recipe, text: str) -> tuple[Recipe, str]:
+    return recipes.quick(recipe), "# Trained with --quick: fewer epochs, windows, teachers than it says here.\n" + text
 
 
 def without_teacher(recipe: Recipe, text: str) -> tuple[Recipe, str]:
@@ -299,7 +304,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--alone", action="store_true", help="without its teacher: what that teacher is worth")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
-    parser.add_argument("--out", type=Path, help="default: runs/<keyword>-<recipe>[-alone]-s<seed>")
+    parser.add_argument("--quick", action="store_true", help="a schedule of minutes, to see that everything works")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where teachers are, and --out by default")
+    parser.add_argument("--out", type=Path, help="default: <runs>/<keyword>-<recipe>[-alone]-s<seed>")
     parser.add_argument("--workers", type=int, default=2, help="processes that make training windows (default: 2)")
     args = parser.parse_args()
     path = recipes.path_of(args.recipe)
@@ -308,7 +315,10 @@ def main() -> int:
         base, recipe_text = data.root(args.data), path.read_text()
         if args.alone:
             recipe, recipe_text = without_teacher(recipe, recipe_text)
-        train(recipe, recipe_text, base, args.out or default_folder(recipe, path, args.alone), args.workers)
+        if args.quick:
+            recipe, recipe_text = shortened(recipe, recipe_text)
+        folder = args.out or args.runs / recipes.run_name(path, recipe, args.alone)
+        train(recipe, recipe_text, base, folder, args.runs, args.workers, args.quick)
     except (recipes.RecipeError, data.DataError, checkpoint.CheckpointError) as error:
         print(f"train: error: {error}", file=sys.stderr)
         return 2

@@ -120,7 +120,7 @@ def test_a_pruned_student_is_small_and_goes_on_after_an_interruption(folder, cor
 
     stops: tuple[int, ...] = ()
     monkeypatch.setattr(training.Trainer, "log", stop)
-    training.train(recipe, PRUNED, corpus, folder / "pruned", 0)
+    training.train(recipe, PRUNED, corpus, folder / "pruned", folder / "runs", 0)
     assert "shrunk to" in capsys.readouterr().out
     model, info = checkpoint.load(folder / "pruned")
     assert (model.size.channels, model.size.hidden, info.recipe.model.hidden) == (1, 3, 6)
@@ -128,8 +128,8 @@ def test_a_pruned_student_is_small_and_goes_on_after_an_interruption(folder, cor
     stops = (1, 2)
     for _ in stops:
         with pytest.raises(KeyboardInterrupt):
-            training.train(recipe, PRUNED, corpus, folder / "pieces", 0)
-    training.train(recipe, PRUNED, corpus, folder / "pieces", 0)
+            training.train(recipe, PRUNED, corpus, folder / "pieces", folder / "runs", 0)
+    training.train(recipe, PRUNED, corpus, folder / "pieces", folder / "runs", 0)
     one, other = (checkpoint.load(folder / name)[0].state_dict() for name in ("pruned", "pieces"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -138,7 +138,7 @@ def test_a_control_is_its_recipe_without_the_teacher():
     text = RECIPE + '[distill]\nteacher = "base"\nattention = 1.0\n'
     control, note = training.without_teacher(recipes.parse(text), text)
     assert control == recipes.parse(RECIPE) and note.startswith("# Trained with --alone") and note.endswith(text)
-    assert training.default_folder(control, recipes.path_of("kd"), alone=True).name == "happy-kd-alone-s0"
+    assert recipes.run_name(recipes.path_of("kd"), control, alone=True) == "happy-kd-alone-s0"
     with pytest.raises(recipes.RecipeError, match="has none"):
         training.without_teacher(control, RECIPE)
 
