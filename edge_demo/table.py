@@ -34,7 +34,7 @@ from training.crnn import CRNN, n_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
-BASE = "base"  # what all others are compared with
+BASE = "base"  # what all others are compared with, unless recipes are named: then it is the first of these
 # Each model file of a bundle is a row of its own: file → what is put before the recipe's name.
 FORMS = {"model.onnx": "", "model.int8.onnx": "DQ+"}
 # What the seed projects call their models; of what stands beside theirs. A recipe that is not here keeps its own name.
@@ -62,7 +62,8 @@ class Training(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.recipe}{' alone' if self.alone else ''}"
+        stem = recipes.path_of(self.recipe).stem
+        return THEIR_NAMES.get(stem, stem) + (" alone" if self.alone else "")
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        return FORMS[self.file] + THEIR_NAMES.get(self.training.recipe, self.training.recipe) + (
-            " alone" if self.training.alone else ""
-        )
+        return FORMS[self.file] + self.training.name
 
     def mean(self, *keys: str) -> float:
         return float(np.mean(self.values(*keys)))
@@ -123,12 +122,9 @@ class Row:
 
 
 def trainings(wanted: list[str]) -> list[Training]:
-    """The base first, since others may learn from it; controls after what they control."""
-    names = sorted(wanted or recipes.known(), key=lambda name: (name != BASE, name))
-    if BASE not in names:
-        raise TableError(f"the others are compared with {BASE}: name it too")
+    """What the others are compared with first; controls after what they control."""
     found = []
-    for name in names:
+    for name in wanted or sorted(recipes.known(), key=lambda name: (name != BASE, name)):
         recipe = recipes.read(recipes.path_of(name), ["any"])
         found += [Training(name, alone) for alone in ((False, True) if recipe.distill.teacher else (False,))]
     return found
@@ -155,7 +151,7 @@ def trained(options: Options, training: Training, seed: int) -> bool:
 
 def run(module: str, arguments: list[str]) -> None:
     """One of the project's other commands; its last line says what went wrong, if it does."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT)
+    done = subprocess.run([sys.executable, "-m", module, *arguments])
     if done.returncode:
         raise TableError(f"python -m {module} {' '.join(arguments)} ended with {done.returncode}; see above")
 
@@ -355,8 +351,8 @@ over the seeds, with the lowest and the highest.
 
 ## What they cost
 
-Multiply-accumulate operations (MACs) are those of the network without its front end, as torch's `FlopCounterMode` sees
-them run; the seed projects' counter adds biases and the GRU's element-wise operations. Smaller: by weight bytes. Faster:
+MACs: multiply-accumulate operations of the network without its front end, as torch's `FlopCounterMode` sees them
+run; the seed projects' counter adds biases and the GRU's element-wise operations. Smaller: by weight bytes. Faster:
 by the median time of a step, all models in turn in one run on this machine, front end included.
 
 {cost_table(found, base)}
@@ -399,7 +395,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edge_demo.table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", nargs="*", help="these only (default: all of training/recipes)")
+    parser.add_argument("recipe", nargs="*", help="these only, compared with the first (default: all, with base)")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
     parser.add_argument("--keyword", default="happy", help="(default: happy)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="trainings, bundles and evaluations")
