@@ -250,12 +250,12 @@ def listen_to_streams(
     rng = np.random.default_rng(4)
     hop = engine.hop_samples
     found = Listened([], [])
-    clips = recordings.positives
+    clips, noises = recordings.positives, recordings.noises or [np.zeros(1, np.float32)]
     for first in bar(range(0, len(clips), CLIPS_PER_STREAM), "streams"):
         pieces, spans = [low_noise(SAMPLE_RATE, rng)], []
         for clip in clips[first : first + CLIPS_PER_STREAM]:
             pieces += [recordings.negatives[int(i)] for i in rng.choice(len(recordings.negatives), 2, replace=False)]
-            segment = augment.spoken_in(clip, recordings.noises, rooms, snr, rng)
+            segment = augment.spoken_in(clip, noises, rooms, snr, rng)
             start = sum(map(len, pieces)) + AROUND
             pieces.append(segment)
             spans.append((start, start + data.spoken_part(clip)[1], start + len(clip)))

@@ -41,6 +41,15 @@ def test_clips_that_are_told_apart_cost_nothing():
     assert figures["threshold_missing_5_percent"] == pytest.approx(0.4)
 
 
+def test_without_noises_what_needs_none_is_measured(monkeypatch):
+    monkeypatch.setattr(evaluate, "ROOMS", 1)
+    figures, clean = evaluate.miss_figures(Loudness(), known(), 0, 0.25)
+    assert [name for name in figures if name.startswith("misses")] == [
+        "misses_clean", "misses_10_times_quieter", "misses_4_times_louder",
+    ]  # fmt: skip
+    assert figures["misses_clean"]["share"] == 0 and clean.hits(0.25).all()
+
+
 def test_each_loud_second_of_talk_is_one_false_accept():
     heard = evaluate.hear_negatives(Loudness(), evaluate.negative_streams(known(), []), 0)
     figures = evaluate.alarm_figures(heard, {"operating_point": 0.25})

@@ -154,6 +154,26 @@ def test_a_run_goes_on_when_recipes_have_learnt_new_keys(whole):
     assert recipes.assemble(older) == recipe
 
 
+def test_two_processes_learn_what_one_does(folder, corpus):
+    """With dropout, which no two processes draw alike, off. What differs is the order of sums, and Adam's first steps
+    make much of little: they go by the sign of a gradient."""
+    text = PRUNED.replace("[train]", "[train]\ndropout = 0.0")
+    (folder / "teacher.toml").write_text(RECIPE.replace("[train]", "[train]\ndropout = 0.0"))
+    (folder / "parallel.toml").write_text(text)
+    found = {}
+    for count in (1, 2):
+        out = folder / f"by-{count}"
+        how = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m"]
+        options = ["--data", corpus, "--runs", folder / f"runs-{count}", "--out", out, "--workers", "0"]
+        done = run(folder, "parallel.toml", *options, command=[*how, "training.train"])
+        assert done.returncode == 0, done.stderr
+        found[count] = checkpoint.load(out)[0].state_dict(), [float(row["loss"]) for row in rows(out)]
+    (one, losses), (two, others) = found[1], found[2]
+    assert losses == pytest.approx(others, abs=1e-4)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-4)
+
+
 def test_a_recipe_that_teaches_itself_is_one_line(folder, corpus):
     text = RECIPE + '[distill]\nteacher = "self.toml"\n'
     done = train(folder, corpus, "self", text)
