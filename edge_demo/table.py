@@ -37,15 +37,15 @@ SEEDS = (0, 1, 2)
 BASE = "base"  # what all others are compared with, unless recipes are named: then it is the first of these
 # Each model file of a bundle is a row of its own: file → what is put before the recipe's name.
 FORMS = {"model.onnx": "", "model.int8.onnx": "DQ+"}
-# What the seed projects call their models; of what stands beside theirs. A recipe that is not here keeps its own name.
+# What the two seed projects call their models, the second's marked with a prime. Other recipes keep their own names.
 THEIR_NAMES = {
     "base": "B",
     "kd": "KD",
     "kd2": "KD2",
     "ad-kd": "AD+KD",
     "sp-ad-kd": "SP+AD+KD",
-    "base32": "B of the second seed",
-    "kd14": "KD of the second seed",
+    "base32": "B′",
+    "kd14": "KD′",
 }
 EVALUATION = 1  # raise it when edge_demo/evaluate.py measures something else: what was measured before is then redone
 
@@ -243,7 +243,7 @@ def rows(options: Options, wanted: list[Training]) -> list[Row]:
                     np.array([one["hits"] for one in kept], float),
                 )
             )
-    return found
+    return found[: len(FORMS)] + sorted(found[len(FORMS) :], key=lambda row: -row.parameters)
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -257,13 +257,16 @@ def ranged(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
     return texts[0] if len(values) == 1 else f"{texts[0]} ({texts[1]} … {texts[2]})"
 
 
-def cost_table(found: list[Row], base: Row) -> str:
+def cost_table(found: list[Row]) -> str:
+    """The first is what the others are compared with; controls cost what their recipes do."""
+    base = found[0]
     lines = [["model", "parameters", "MACs per second", "MACs of 2 s, as the seeds count", "weights, bytes",
               "ONNX file, bytes", "smaller", "fewer MACs", "faster", "epochs"]]  # fmt: skip
-    for row in found:
+    for row in [row for row in found if not row.training.alone]:
         ratios = base.weight_bytes / row.weight_bytes, base.per_second / row.per_second, base.step_us / row.step_us
         counts = row.parameters, row.per_second, row.as_the_seeds_count, row.weight_bytes, row.file_bytes
-        lines.append([row.name, *(f"{n:,.0f}" for n in counts), *(f"{r:.1f} ×" for r in ratios), str(row.epochs)])
+        numbers = [f"{count:,.0f}".replace(",", " ") for count in counts]
+        lines.append([row.name, *numbers, *(f"{ratio:.1f} ×" for ratio in ratios), str(row.epochs)])
     return markdown(lines)
 
 
@@ -321,33 +324,35 @@ def controlled(found: list[Row]) -> list[tuple[Row, Row]]:
 
 
 def quantized(found: list[Row]) -> list[tuple[Row, Row]]:
-    """Each quantized row with its float one."""
+    """Each quantized row with its float one, controls left out."""
     plain = {row.training: row for row in found if row.file == "model.onnx"}
-    return [(row, plain[row.training]) for row in found if row.file != "model.onnx"]
+    return [(row, plain[row.training]) for row in found if row.file != "model.onnx" and not row.training.alone]
 
 
 PUBLISHED = """\
 | theirs | published |
 |---|---|
-| B | 70 443 parameters; of the second seed 25 387 |
-| KD, KD2 | 305 167 and 186 924 MACs on 2 s of audio |
+| B | 70 443 parameters |
+| B′ | 25 387 parameters |
+| KD | 305 167 MACs on 2 s of audio |
+| KD2 | 186 924 MACs on 2 s of audio |
 | AD+KD | 2 445 parameters |
-| KD of the second seed | 1 789 parameters, temperature 5, alpha 0.1 |
+| KD′ | 1 789 parameters, at temperature 5 and alpha 0.1 |
 | at most, of all rows | 27 × smaller and 14 × fewer MACs than the base, with twice the base's error |
 | GRU, quantization-aware training | given up by both |"""
 
 
 def document(options: Options, found: list[Row], pictures: list[str]) -> str:
-    base = found[0]
-    how = f"{len(options.seeds)} seed{'s' if len(options.seeds) > 1 else ''}"
+    how = f"{len(options.seeds)} random seed{'s' if len(options.seeds) > 1 else ''}"
     command = "make table QUICK=1" if options.quick else "make table"
     shown = "\n\n".join(f"![{Path(name).stem.replace('-', ' ')}]({name})" for name in pictures)
     return f"""# Results
 
-Written by `{command}`: every recipe of `training/recipes`, {how} of each, "{options.keyword}". DQ: int8 ONNX of the
-same checkpoint. *alone*: the same student, schedule and data without its teacher. Every figure is of the exported ONNX
-file, streamed hop by hop, on recordings of speakers that nothing was trained on (`make evaluate`). Figures are means
-over the seeds, with the lowest and the highest.
+Written by `{command}`: every recipe of `training/recipes`, {how} of each, for "{options.keyword}".
+B, KD, KD2, AD+KD, SP+AD+KD are the first seed project's models, B′ and KD′ the second's; the others are ours.
+DQ: `model.int8.onnx` of the same checkpoint. *alone*: the same student, schedule and data without its teacher.
+Every figure is of the exported ONNX file, streamed hop by hop, on recordings of speakers that nothing was trained on
+(`make evaluate`). Figures are means over the random seeds, with the lowest and the highest.
 
 ## What they cost
 
@@ -355,7 +360,7 @@ MACs: multiply-accumulate operations of the network without its front end, as to
 run; the seed projects' counter adds biases and the GRU's element-wise operations. Smaller: by weight bytes. Faster:
 by the median time of a step, all models in turn in one run on this machine, front end included.
 
-{cost_table(found, base)}
+{cost_table(found)}
 
 ## How good they are
 

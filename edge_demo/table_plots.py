@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 if TYPE_CHECKING:
     from edge_demo.table import Row
 
 FLOAT = "model.onnx"
-COLOURS = {False: "#1f77b4", True: "#d62728"}  # float, quantized
+MARKERS = "os^Dv"  # a form each; a colour for each recipe
 
 
 def draw(rows: list[Row], out: Path) -> list[str]:
@@ -27,7 +28,7 @@ def draw(rows: list[Row], out: Path) -> list[str]:
 
 def draw_sizes(rows: list[Row]) -> Figure:
     """What quantization and distillation take away, and what sizes have to do with epochs and multiplications."""
-    figure = Figure(figsize=(13, 10), layout="constrained")
+    figure = Figure(figsize=(14, 10), layout="constrained")
     (files, weights), (epochs, macs) = figure.subplots(2, 2)
     plain = [row for row in rows if row.file == FLOAT]
     kinds = list(dict.fromkeys(row.file for row in rows))
@@ -46,19 +47,20 @@ def draw_sizes(rows: list[Row]) -> Figure:
     bars = weights.barh([row.name for row in plain], [row.weight_bytes / 1024 for row in plain])
     weights.bar_label(bars, [f"{base.weight_bytes / row.weight_bytes:.1f} × smaller" for row in plain], padding=2)
     weights.set(xscale="log", xlabel="KiB of float weights", title="distillation's effect on size")
-    weights.set_xlim(right=base.weight_bytes / 1024 * 8)
+    weights.set_xlim(1, base.weight_bytes / 1024 * 8)
     weights.invert_yaxis()
     scatter(epochs, rows, [row.weight_bytes / 1024 for row in rows], [row.epochs for row in rows])
     epochs.set(xscale="log", xlabel="KiB of weights", ylabel="epochs", title="size against epochs")
     scatter(macs, rows, [row.weight_bytes / 1024 for row in rows], [row.per_second / 1000 for row in rows])
     macs.set(xscale="log", yscale="log", xlabel="KiB of weights", title="MACs against size")
     macs.set_ylabel("thousand MACs per second of audio")
+    legend(figure, rows)
     return figure
 
 
 def draw_errors(rows: list[Row]) -> Figure:
     """FRR at 0.5 % FAR against both costs. Line: the Pareto front, what nothing cheaper is as good as."""
-    figure = Figure(figsize=(13, 6), layout="constrained")
+    figure = Figure(figsize=(14, 6), layout="constrained")
     errors = [row.mean("frr_at_half_percent_far") * 100 for row in rows]
     sides = figure.subplots(1, 2, sharey=True)
     costs = {
@@ -69,21 +71,37 @@ def draw_errors(rows: list[Row]) -> Figure:
         scatter(axes, rows, values, errors)
         for row, value in zip(rows, values, strict=True):
             spread = [100 * one for one in row.values("frr_at_half_percent_far")]
-            axes.vlines(value, min(spread), max(spread), color=COLOURS[row.file != FLOAT], alpha=0.25)
+            axes.vlines(value, min(spread), max(spread), color=looks(rows, row)["color"], alpha=0.2)
         front = pareto(values, errors)
         axes.step([values[i] for i in front], [errors[i] for i in front], where="post", color="grey", linewidth=1)
         axes.set(xscale="log", xlabel=label, ylim=(0, None))
     sides[0].set_ylabel("FRR at 0.5 % FAR, %: mean, and range over seeds")
-    figure.suptitle("error against cost (blue: float, red: quantized; hollow: without a teacher; line: Pareto front)")
+    figure.suptitle("error against cost; hollow: without a teacher; line: Pareto front")
+    legend(figure, rows)
     return figure
+
+
+def looks(rows: list[Row], row: Row) -> dict[str, Any]:
+    """The marker of a row."""
+    recipes = list(dict.fromkeys(one.training.recipe for one in rows))
+    files = list(dict.fromkeys(one.file for one in rows))
+    return {
+        "color": f"C{recipes.index(row.training.recipe)}",
+        "marker": MARKERS[files.index(row.file)],
+        "fillstyle": "none" if row.training.alone else "full",
+        "linestyle": "",
+    }
 
 
 def scatter(axes: Axes, rows: list[Row], x: list[float], y: list[float] | list[int]) -> None:
     for row, across, up in zip(rows, x, y, strict=True):
-        colour = COLOURS[row.file != FLOAT]
-        axes.plot(across, up, "o", color=colour, fillstyle="none" if row.training.alone else "full")
-        axes.annotate(row.name, (across, up), xytext=(4, 3), textcoords="offset points", fontsize=7, color=colour)
+        axes.plot(across, up, **looks(rows, row))
     axes.grid(alpha=0.3, which="both")
+
+
+def legend(figure: Figure, rows: list[Row]) -> None:
+    lines = [Line2D([], [], **looks(rows, row)) for row in rows]
+    figure.legend(lines, [row.name for row in rows], loc="outside right upper", fontsize="small")
 
 
 def pareto(costs: list[float], errors: list[float]) -> list[int]:

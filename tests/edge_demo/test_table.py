@@ -66,7 +66,7 @@ def test_document_says_what_was_measured(found, tmp_path):
     table.write(options, found, tmp_path)
     text = (tmp_path / "results.md").read_text()
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
-    assert "| 8.0 × | 8.0 × |" in [line for line in text.splitlines() if line.startswith("| KD | 1,000")][0]
+    assert "| 8.0 × | 8.0 × |" in [line for line in text.splitlines() if line.startswith("| KD | 1 000")][0]
     assert "| KD | KD alone | -42.5 |" in text and "| KD |" in lines["KD"]
     better = [line for line in text.splitlines() if line.startswith("| KD | KD alone")][0]
     assert better.endswith("| KD |") and "| DQ+B | B | +0.0 | " in text
