@@ -60,7 +60,7 @@ def draw_sizes(rows: list[Row]) -> Figure:
 
 def draw_errors(rows: list[Row]) -> Figure:
     """FRR at 0.5 % FAR against both costs. Line: the Pareto front, what nothing cheaper is as good as."""
-    figure = Figure(figsize=(14, 6), layout="constrained")
+    figure = Figure(figsize=(14, 7.5), layout="constrained")
     errors = [row.mean("frr_at_half_percent_far") * 100 for row in rows]
     sides = figure.subplots(1, 2, sharey=True)
     costs = {
