@@ -30,7 +30,7 @@ def as_the_seeds_count(model: CRNN) -> int:
     biases and the GRU's element-wise operations; their classifier runs once, not each hop."""
     size = model.size
     gates = 13 * size.hidden * size.layers  # a GRU layer adds six biases and does seven things more for each unit
-    biases = size.channels * size.bands
+    biases = size.channels * size.bands * size.mix[1] + (size.columns if size.mix[0] else 0)  # one for each output
     once = (SEEDS_HOPS - 1) * model.classifier.weight.numel()
     return multiplications(model, SEEDS_HOPS) + SEEDS_HOPS * (gates + biases) - once
 
