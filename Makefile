@@ -9,7 +9,8 @@ TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl 
 
 ARM64_SYSTEM := mmdebstrap qemu-user-static patchelf debian-archive-keyring valgrind
 
-.PHONY: help export check test test-all soak train data demo evaluate compare measure bench test-arm64 system test-system arm64-system clean
+.PHONY: help export check test test-all soak train table data demo evaluate compare measure bench \
+  test-arm64 system test-system arm64-system clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +19,8 @@ help:
 	@echo "make test-all               the same with 100 000 fuzzed inputs of each kind, minutes-long faults, the soak"
 	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-base)"
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
+	@echo "make table                  every recipe, its control, three seeds: train what is missing, measure, docs/results.md;"
+	@echo "                            RETRAIN=1 from scratch in runs/retrained, QUICK=1 its shape in an hour in runs/quick"
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
 	@echo "make evaluate BUNDLE=dist/happy-base   false accepts, misses, DET; PEERS=1 adds microWakeWord's"
 	@echo "make compare                int8 against float: misses, and drift in an hour (BUNDLE=dist/happy-base)"
@@ -46,6 +49,9 @@ soak: export
 
 train: .venv/ready
 	$(PY) -m training.train $(RECIPE) $(if $(KEYWORD),--keyword $(KEYWORD)) $(if $(SEED),--seed $(SEED))
+
+table: .venv/ready
+	$(PY) -m edge_demo.table $(if $(RETRAIN),--runs runs/retrained) $(if $(QUICK),--quick --runs runs/quick --out runs/quick)
 
 data: .venv/ready
 	$(PY) -m training.download $(if $(VERSION),--version $(VERSION))

@@ -95,14 +95,19 @@ def stream(engine: Engine, audio: np.ndarray, keyword: int) -> np.ndarray:
     return np.array([engine.step(hop)[keyword] for hop in hops_of(engine, audio)])
 
 
-def clip_figures(engine: Engine, recordings: Recordings, keyword: int) -> dict:
-    """Every clip by itself from zero state, half a second of low noise after it, scored by its maximum."""
+def clip_scores(engine: Engine, recordings: Recordings, keyword: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every clip by itself from zero state, half a second of low noise after it: its highest score, and 1 for clips of
+    the keyword."""
     rng = np.random.default_rng(1)
     clips = recordings.positives + recordings.negatives
     labels = np.array([1] * len(recordings.positives) + [0] * len(recordings.negatives))
     scores = np.array([
         stream(engine, np.concatenate([clip, low_noise(AROUND, rng)]), keyword).max() for clip in bar(clips, "clips")
     ])
+    return scores, labels
+
+
+def clip_figures(scores: np.ndarray, labels: np.ndarray) -> dict:
     return {
         "clips": {"keyword": int(labels.sum()), "others": int((1 - labels).sum())},
         "au_fa_fr": metrics.au_fa_fr(scores, labels),
@@ -245,12 +250,12 @@ def listen_to_streams(
     rng = np.random.default_rng(4)
     hop = engine.hop_samples
     found = Listened([], [])
-    clips = recordings.positives
+    clips, noises = recordings.positives, recordings.noises or [np.zeros(1, np.float32)]
     for first in bar(range(0, len(clips), CLIPS_PER_STREAM), "streams"):
         pieces, spans = [low_noise(SAMPLE_RATE, rng)], []
         for clip in clips[first : first + CLIPS_PER_STREAM]:
             pieces += [recordings.negatives[int(i)] for i in rng.choice(len(recordings.negatives), 2, replace=False)]
-            segment = augment.spoken_in(clip, recordings.noises, rooms, snr, rng)
+            segment = augment.spoken_in(clip, noises, rooms, snr, rng)
             start = sum(map(len, pieces)) + AROUND
             pieces.append(segment)
             spans.append((start, start + data.spoken_part(clip)[1], start + len(clip)))
@@ -312,13 +317,23 @@ def operating_point(heard: list[Alarms], wanted: float) -> float:
     return min(max(lowest, 0.05), 0.9999)
 
 
+@dataclass(frozen=True)
+class Clips:
+    """What became of each clip: to compare models by."""
+
+    scores: np.ndarray  # (clips,) see clip_scores
+    labels: np.ndarray  # (clips,)
+    hits: np.ndarray  # (keyword clips,) whether each was detected in clean streams at the threshold
+
+
 def evaluate(
     engine: Engine, base: Path, keyword: int = 0, folders: list[Path] | None = None, wanted: float | None = None
-) -> tuple[dict, Det]:
-    """All figures of one keyword of a bundle, and its DET curve; at its threshold, or at the one that makes `wanted`
-    false accepts per hour."""
+) -> tuple[dict, Det, Clips]:
+    """All figures of one keyword of a bundle, its DET curve and what became of each clip; at its threshold, or at the
+    one that makes `wanted` false accepts per hour."""
     recordings = load(base, engine.keywords[keyword])
-    clips = clip_figures(engine, recordings, keyword)
+    scores, labels = clip_scores(engine, recordings, keyword)
+    clips = clip_figures(scores, labels)
     heard = hear_negatives(engine, negative_streams(recordings, folders or []), keyword)
     threshold = engine.thresholds[keyword]
     if wanted is not None:
@@ -334,7 +349,7 @@ def evaluate(
         **misses,
         **track_figures(engine, recordings, keyword, threshold),
     }
-    return figures, det_curve(clean, heard[0], threshold)
+    return figures, det_curve(clean, heard[0], threshold), Clips(scores, labels, clean.hits(threshold))
 
 
 def validation_misses(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> float:
@@ -457,7 +472,7 @@ def main() -> int:
             engine, label = Engine(bundle, args.model), Path(bundle).name
             for keyword, word in enumerate(engine.keywords):
                 name = f"{label}:{word}"
-                columns[name], curves[name] = evaluate(engine, base, keyword, args.also, args.wanted)
+                columns[name], curves[name], _ = evaluate(engine, base, keyword, args.also, args.wanted)
             if args.wanted is not None:
                 set_thresholds(Path(bundle), [columns[f"{label}:{word}"]["threshold"] for word in engine.keywords])
         if args.peers:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 # Started in the background a shell makes its children deaf to Ctrl-C, and theirs too; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,3 +38,30 @@ def shipped(tmp_path_factory) -> Path:
 def bundle(shipped: Path) -> Path:
     """What most tests want to run; those of the runtime put a toy in its place."""
     return shipped
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """A tiny one in the layout of Speech Commands: each word is a tone, each speaker a pitch."""
+    base = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    time = np.arange(16_000) / 16_000
+    lists: dict[str, list[str]] = {"validation": [], "testing": []}
+    for word, hertz in {"happy": 500, "bed": 1500, "cat": 300}.items():
+        for speaker in range(10):
+            tone = np.sin(2 * np.pi * hertz * (1 + speaker / 50) * time) * (np.abs(time - 0.5) < 0.25) * 0.3
+            name = f"{word}/{speaker:08x}_nohash_0.wav"
+            path = base / "speech_commands" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, tone + rng.normal(0, 1e-3, 16_000), 16_000)
+            if speaker >= 6:
+                lists["validation" if speaker < 8 else "testing"].append(name)
+    for split, names in lists.items():
+        (base / "speech_commands" / f"{split}_list.txt").write_text("\n".join(names) + "\n")
+    noise = base / "speech_commands" / "_background_noise_" / "hiss.wav"
+    noise.parent.mkdir()
+    soundfile.write(noise, rng.normal(0, 0.1, 80_000), 16_000)
+    talk = base / "continuous" / "talk.wav"
+    talk.parent.mkdir()
+    soundfile.write(talk, rng.normal(0, 0.1, 160_000), 16_000)
+    return base

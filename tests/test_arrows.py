@@ -14,7 +14,8 @@ ALLOWED = {
     "edge_demo": {
         "export.threshold",
         "runtime",
-        *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics", "streams")),
+        *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics")),
+        *(f"training.{name}" for name in ("recipe", "streams")),
     },
 }
 

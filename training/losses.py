@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training import processes
 from training.windows import NEGATIVE, POSITIVE
 
 
@@ -33,6 +34,7 @@ def streaming_loss(log_odds: Tensor, energies: Tensor, targets: Tensor) -> Tenso
     spoken, quiet = positive.any(-1), negative.any(-1)
     hit = F.softplus(-pooled(log_odds, positive)) * spoken
     alarm = F.softplus(pooled(log_odds, negative)) * quiet
-    every = (F.softplus(log_odds) * negative).sum() / negative.sum().clamp(min=1)
-    calm = CALM * energies.square().mean()
-    return hit.sum() / spoken.sum().clamp(min=1) + alarm.sum() / quiet.sum().clamp(min=1) + every + calm
+    every = F.softplus(log_odds) * negative
+    counts = processes.mean(torch.stack([mask.sum() for mask in (spoken, quiet, negative)])).clamp(min=1e-6)
+    sums = torch.stack([values.sum() for values in (hit, alarm, every)])  # 0 where its count is 0
+    return (sums / counts).sum() + CALM * energies.square().mean()

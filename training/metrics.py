@@ -66,41 +66,6 @@ def frr_at_far(scores: ArrayLike, labels: ArrayLike, far: float = 0.005) -> floa
     return float((positive < threshold_at_far(scores, labels, far)).mean())
 
 
-def more_misses(
-    scores: ArrayLike, others: ArrayLike, labels: ArrayLike, thresholds: tuple[float, float] | None = None
-) -> float:
-    """How much larger a share of keyword clips the first of two models misses on the same clips: at `thresholds`, or
-    each at its own lowest threshold that accepts at most 0.5 % of the clips without the keyword."""
-    marks = np.asarray(labels).astype(bool)
-    pair = np.asarray(scores, float), np.asarray(others, float)
-    bars = thresholds or [threshold_at_far(one, marks, 0.005) for one in pair]
-    mine, theirs = ((one[marks] < bar).mean() for one, bar in zip(pair, bars, strict=True))
-    return float(mine - theirs)
-
-
-def paired_bootstrap(
-    scores: ArrayLike,
-    others: ArrayLike,
-    labels: ArrayLike,
-    thresholds: tuple[float, float] | None = None,
-    repeats: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile interval of `more_misses` over resampled clips, each drawn for both models at once and each class by
-    itself (Efron 1979; Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance
-    evaluation")."""
-    first, second, marks = (np.asarray(values) for values in (scores, others, labels))
-    keyword, rest = np.flatnonzero(marks), np.flatnonzero(np.logical_not(marks))
-    rng = np.random.default_rng(seed)
-    figures = []
-    for _ in range(repeats):
-        drawn = np.concatenate([rng.choice(keyword, len(keyword)), rng.choice(rest, len(rest))])
-        figures.append(more_misses(first[drawn], second[drawn], marks[drawn], thresholds=thresholds))
-    tail = (1 - level) / 2
-    return float(np.quantile(figures, tail)), float(np.quantile(figures, 1 - tail))
-
-
 def bootstrap(
     scores: ArrayLike, labels: ArrayLike, figure=frr_at_far, repeats: int = 1000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
@@ -112,6 +77,49 @@ def bootstrap(
         figure(np.concatenate([rng.choice(positive, len(positive)), rng.choice(negative, len(negative))]), marks)
         for _ in range(repeats)
     ]
+    tail = (1 - level) / 2
+    return float(np.quantile(figures, tail)), float(np.quantile(figures, 1 - tail))
+
+
+def more_misses(
+    scores: ArrayLike, others: ArrayLike, labels: ArrayLike, thresholds: tuple[float, float] | None = None
+) -> float:
+    """How much larger a share of keyword clips the first of two models misses than the second on the same clips: at
+    `thresholds`, or each at its own lowest threshold that accepts at most 0.5 % of the clips without the keyword.
+
+    scores, others: (n,), or (seeds, n) where each model was trained several times: then it is their mean that counts.
+    """
+    marks, shares = np.asarray(labels).astype(bool), []
+    for place, runs in enumerate((scores, others)):
+        rates = []
+        for run in np.atleast_2d(np.asarray(runs, float)):
+            bar = thresholds[place] if thresholds else threshold_at_far(run, marks, 0.005)
+            rates.append((run[marks] < bar).mean())
+        shares.append(np.mean(rates))
+    return float(shares[0] - shares[1])
+
+
+def paired_bootstrap(
+    scores: ArrayLike,
+    others: ArrayLike,
+    labels: ArrayLike,
+    thresholds: tuple[float, float] | None = None,
+    repeats: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile interval of `more_misses` over resampled clips, the same for both models and each class by itself, and
+    over resampled runs where there are several (Efron 1979; Bisani & Ney 2004, "Bootstrap estimates for confidence
+    intervals in ASR performance evaluation")."""
+    pair = [np.atleast_2d(np.asarray(runs, float)) for runs in (scores, others)]
+    marks = np.asarray(labels).astype(bool)
+    keyword, rest = np.flatnonzero(marks), np.flatnonzero(~marks)
+    rng = np.random.default_rng(seed)
+    figures = []
+    for _ in range(repeats):
+        clips = np.concatenate([rng.choice(keyword, len(keyword)), rng.choice(rest, len(rest))])
+        drawn = [runs[rng.integers(len(runs), size=len(runs))][:, clips] for runs in pair]
+        figures.append(more_misses(drawn[0], drawn[1], marks[clips], thresholds))
     tail = (1 - level) / 2
     return float(np.quantile(figures, tail)), float(np.quantile(figures, 1 - tail))
 

@@ -66,7 +66,7 @@ def spread(values: Tensor, part: Part) -> Tensor:
 
 def norms(tensors: dict[str, Tensor], kind: Kind) -> Tensor:
     """Root mean square of the weights of each member: (members,)."""
-    squares, n = torch.zeros(kind.members), 0
+    squares, n = torch.zeros(kind.members, device=tensors[kind.parts[0].name].device), 0
     for part in kind.parts:
         weights = tensors[part.name].reshape(part.shape)
         others = [axis for axis in range(weights.ndim) if axis != part.axis]
@@ -111,7 +111,7 @@ def prune(model: CRNN, target: Size) -> list[Tensor]:
     tensors, stay = parameters(model), []
     for kind in kinds(model.size, target):
         stay.append(largest(tensors, kind))
-        scale(tensors, kind, torch.zeros(kind.members).index_fill(0, stay[-1], 1))
+        scale(tensors, kind, norms(tensors, kind).zero_().index_fill(0, stay[-1], 1))
     return stay
 
 
@@ -120,6 +120,7 @@ def shrink(tensors: dict[str, Tensor], size: Size, target: Size, stay: list[Tens
     small = dict(tensors)
     for kind, indices in zip(kinds(size, target), stay, strict=True):
         for part in kind.parts:
-            small[part.name] = small[part.name].reshape(part.shape).index_select(part.axis, indices)
+            whole = small[part.name].reshape(part.shape)
+            small[part.name] = whole.index_select(part.axis, indices.to(whole.device))
     shapes = {name: tensor.shape for name, tensor in CRNN(target).state_dict().items()}
     return {name: tensor.reshape(shapes[name]).contiguous() for name, tensor in small.items()}

@@ -139,6 +139,17 @@ def path_of(name: str) -> Path:
     return Path(name) if name.endswith(".toml") else Path(__file__).parent / "recipes" / f"{name}.toml"
 
 
+def run_name(path: Path, recipe: Recipe, alone: bool = False) -> str:
+    """Of the folder that holds a recipe's training: happy-small-s0, or happy-small-alone-s0 without its teacher."""
+    return f"{'-'.join(recipe.data.keywords)}-{path.stem}{'-alone' if alone else ''}-s{recipe.train.seed}"
+
+
+def quick(recipe: Recipe) -> Recipe:
+    """So short a schedule that all recipes can be tried in an hour; what comes out has the shape of a model."""
+    train = replace(recipe.train, epochs=4, windows=8192, pool=16_384)
+    return replace(recipe, train=train, distill=replace(recipe.distill, seeds=recipe.distill.seeds[:1]))
+
+
 def known() -> list[str]:
     return sorted(p.stem for p in (Path(__file__).parent / "recipes").glob("*.toml"))
 

@@ -6,7 +6,9 @@
 
 leaves in runs/<keyword>-<recipe>-s<seed>/ the best checkpoint (model.safetensors), the state to go on from
 (last.safetensors) and one line per epoch (log.csv). Run it again to go on after an interruption: the result is the same
-as without one.
+as without one. Several processes, on this host or on many, share the work when torchrun starts them:
+
+    EARSHOT_DATA=~/recordings torchrun --nproc-per-node 2 -m training.train base
 """
 
 import argparse
@@ -27,7 +29,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from tqdm import tqdm
 
-from training import checkpoint, data, prune, validation, windows
+from training import checkpoint, data, processes, prune, validation, windows
 from training import recipe as recipes
 from training.crnn import CRNN, Size, State, folded, log_odds, n_parameters
 from training.distill import Taught, attention_loss, distillation_loss, teach
@@ -75,7 +77,9 @@ class Trainer:
         train = self.recipe.train
         normalised = self.recipe.size == self.recipe.model  # what is pruned must be zero, whatever follows it
         self.model = CRNN(size, train.dropout, normalised) if self.kind is CRNN else self.kind(size, train.dropout)
-        self.average = copy.deepcopy(self.model).eval()
+        self.average = copy.deepcopy(self.model).eval()  # stays on the CPU
+        self.model.to(processes.device())
+        self.classify = processes.together(self.model)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
         )
@@ -99,10 +103,9 @@ class Trainer:
             i: {"step": moments[i]["step"], **{key: kept[key][name] for key in kept}} for i, name in enumerate(names)
         }
         self.optimizer.load_state_dict(state)
-        print(
+        processes.say(
             f"{self.folder}: shrunk to {n_parameters(self.model)} parameters; the penalty had left {rest} channels and "
-            f"units, of which the {wanted} largest stay",
-            flush=True,
+            f"units, of which the {wanted} largest stay"
         )
 
     def steps_per_epoch(self) -> int:
@@ -112,30 +115,34 @@ class Trainer:
         """One epoch; returns its mean loss. taught: see `distill.teach`."""
         train, distill, steps = self.recipe.train, self.recipe.distill, self.steps_per_epoch()
         seed = train.seed * 100_003 + self.epoch  # whatever is random goes on as if never interrupted
-        torch.manual_seed(seed)
+        torch.manual_seed(seed + processes.rank())  # of the dropout; all else is drawn for the whole batch, by rng
         rng = np.random.default_rng(seed)
+        mine, device = processes.share(train.batch), processes.device()
         order = windows.order(train, self.epoch, self.alarm.numpy())
         if self.model.size != self.recipe.size and self.epoch >= self.recipe.wide_epochs:
             self.shrink()
         self.model.train()
-        state, total = self.model.zero_state(train.batch), 0.0
-        bar = tqdm(range(steps), desc=f"epoch {self.epoch + 1}/{train.epochs}", unit="step", leave=False)
+        state, total = self.model.zero_state(train.batch // processes.count()), 0.0
+        title, silent = f"epoch {self.epoch + 1}/{train.epochs}", processes.rank() > 0
+        bar = tqdm(range(steps), desc=title, unit="step", leave=False, disable=silent)
         for step in bar:
             indices = order[step * train.batch : (step + 1) * train.batch]
-            frames, targets = dataset.batch(indices, rng)
+            frames, targets = (tensor[mine].to(device) for tensor in dataset.batch(indices, rng))
+            fresh = torch.from_numpy(rng.random(train.batch) < train.fresh)[mine].to(device)
             rate = learning_rate(self.recipe, self.epoch * steps + step, train.epochs * steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            state = start_some_fresh(state, torch.rand(train.batch) < train.fresh)
-            output, (context, hidden, ring) = self.model.classify(frames, state)
+            state = start_some_fresh(state, fresh)
+            output, (context, hidden, ring) = self.classify(frames, state)
             odds = log_odds(output.logits).transpose(1, 2)
             loss = streaming_loss(odds, output.energies, targets)
             if taught is not None:
-                loss = loss + distill.weight * distillation_loss(odds, taught.log_odds[indices], distill.temperature)
+                said, looked = (tensor[indices[mine]].to(device) for tensor in taught)
+                loss = loss + distill.weight * distillation_loss(odds, said, distill.temperature)
                 if distill.attention:
-                    looked = attention_loss(output.energies, taught.energies[indices], self.model.size.window)
-                    loss = loss + distill.attention * looked
-            self.alarm[indices] = odds.detach().masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
+                    loss = loss + distill.attention * attention_loss(output.energies, looked, self.model.size.window)
+            loudest = odds.detach().masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
+            self.alarm[indices] = processes.gather(loudest).cpu()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
@@ -147,12 +154,12 @@ class Trainer:
             with torch.no_grad():
                 for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
                     decay = min(train.averaging, (self.epoch * steps + step + 1) / 100)
-                    kept.lerp_(new, 1 - decay)
+                    kept.lerp_(new.to(kept.device), 1 - decay)
                 for buffer, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
                     buffer.copy_(now)
             total += loss.item()
             bar.set_postfix(loss=f"{total / (step + 1):.4f}")
-        return total / steps
+        return float(processes.mean(torch.tensor(total / steps, device=device)))
 
     def log(self, row: dict, figures: validation.Figures) -> None:
         """Keep the epoch's row, and its weights if they are the best so far of the size that is wanted."""
@@ -231,9 +238,17 @@ def keep_memory() -> None:
         mallopt(m_mmap_max, 0)
 
 
-def train(recipe: Recipe, recipe_text: str, base: Path, folder: Path, workers: int) -> None:
+def train(
+    recipe: Recipe, recipe_text: str, base: Path, folder: Path, runs: Path, workers: int, quick: bool = False
+) -> None:
+    """Raises RecipeError, DataError, CheckpointError and OSError. Teachers that are not in `runs` yet are trained
+    first."""
     keep_memory()
-    teachers = [train_teacher(recipe, seed, base, workers) for seed in recipe.distill.seeds if recipe.distill.teacher]
+    if recipe.train.batch % processes.count():
+        counts = f"train.batch is {recipe.train.batch}, the processes are {processes.count()}"
+        raise recipes.RecipeError(f"{counts}: the first must be a multiple of the second")
+    seeds = recipe.distill.seeds if recipe.distill.teacher else ()
+    teachers = [train_teacher(recipe, seed, base, runs, workers, quick) for seed in seeds]
     learn(Trainer(recipe, recipe_text, folder), teachers, base, workers)
     if recipe.train.quantized_epochs:
         learn(fine_tuner(recipe, recipe_text, folder), teachers, base, workers)
@@ -255,23 +270,26 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
     recipe, folder = trainer.recipe, trainer.folder
     trainer.resume()
     if trainer.epoch >= recipe.train.epochs:
-        print(f"{folder}: all {recipe.train.epochs} epochs are done")
+        processes.say(f"{folder}: all {recipe.train.epochs} epochs are done")
         return
-    held_out = validation.load(base, recipe, trainer.model)
-    dataset = windows.Windows(base, recipe, workers)
+    held_out = validation.load(base, recipe, trainer.average) if processes.rank() == 0 else None
+    with processes.one_at_first():
+        dataset = windows.Windows(base, recipe, workers)
+        taught = teach(teachers, dataset) if teachers else None
     clips, spoken = dataset.clips, sum(dataset.clips.keywords, [])
     speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})
-    print(
+    processes.say(
         f"{folder}: {n_parameters(CRNN(trainer.model.size))} parameters, {recipe.train.epochs} epochs; "
         f"{len(spoken)} keyword clips by {speakers} speakers, {len(clips.words)} of other words, "
         f"{len(clips.speech + clips.packages)} recordings of speech, {len(clips.synthetic)} "
-        f"synthesised, {len(clips.noise)} noises",
-        flush=True,
+        f"synthesised, {len(clips.noise)} noises"
     )
-    taught = teach(teachers, dataset) if teachers else None
     while trainer.epoch < recipe.train.epochs:
         began = time.monotonic()
         loss = trainer.run_epoch(dataset, taught)
+        if not held_out:  # of several processes one validates and writes
+            trainer.epoch += 1
+            continue
         figures = validation.validate(trainer.average, held_out, REFRACTORY_HOPS)
         row = {
             "epoch": trainer.epoch + 1,
@@ -284,23 +302,24 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
             "seconds": round(time.monotonic() - began, 1),
         }
         trainer.log(row, figures)
-        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        processes.say("  ".join(f"{key} {value}" for key, value in row.items()))
+    processes.wait()  # what was written last may be a teacher that the others read next
 
 
-def train_teacher(recipe: Recipe, seed: int, base: Path, workers: int) -> Path:
+def train_teacher(recipe: Recipe, seed: int, base: Path, runs: Path, workers: int, quick: bool) -> Path:
     """Train one of the recipe's teachers, or find it trained; returns its folder. Raises RecipeError."""
     path = recipes.path_of(recipe.distill.teacher)
     teacher = recipes.read(path, list(recipe.data.keywords), seed)
     if teacher.distill.teacher or teacher.model.hop_samples != recipe.model.hop_samples:
         raise recipes.RecipeError(f"{path}: a teacher has no teacher, and its hop is the student's; name another")
-    folder = default_folder(teacher, path)
-    train(teacher, path.read_text(), base, folder, workers)
+    folder = runs / recipes.run_name(path, teacher)
+    teacher, text = shortened(teacher, path.read_text()) if quick else (teacher, path.read_text())
+    train(teacher, text, base, folder, runs, workers)
     return folder
 
 
-def default_folder(recipe: Recipe, path: Path, alone: bool = False) -> Path:
-    name = path.stem + ("-alone" if alone else "")
-    return Path("runs") / f"{'-'.join(recipe.data.keywords)}-{name}-s{recipe.train.seed}"
+def shortened(recipe: Recipe, text: str) -> tuple[Recipe, str]:
+    return recipes.quick(recipe), "# Trained with --quick: fewer epochs, windows, teachers than it says here.\n" + text
 
 
 def without_teacher(recipe: Recipe, text: str) -> tuple[Recipe, str]:
@@ -320,16 +339,22 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--alone", action="store_true", help="without its teacher: what that teacher is worth")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
-    parser.add_argument("--out", type=Path, help="default: runs/<keyword>-<recipe>[-alone]-s<seed>")
+    parser.add_argument("--quick", action="store_true", help="a schedule of minutes, to see that everything works")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where teachers are, and --out by default")
+    parser.add_argument("--out", type=Path, help="default: <runs>/<keyword>-<recipe>[-alone]-s<seed>")
     parser.add_argument("--workers", type=int, default=2, help="processes that make training windows (default: 2)")
     args = parser.parse_args()
     path = recipes.path_of(args.recipe)
+    processes.start()
     try:
         recipe = recipes.read(path, args.keyword, args.seed)
         base, recipe_text = data.root(args.data), path.read_text()
         if args.alone:
             recipe, recipe_text = without_teacher(recipe, recipe_text)
-        train(recipe, recipe_text, base, args.out or default_folder(recipe, path, args.alone), args.workers)
+        if args.quick:
+            recipe, recipe_text = shortened(recipe, recipe_text)
+        folder = args.out or args.runs / recipes.run_name(path, recipe, args.alone)
+        train(recipe, recipe_text, base, folder, args.runs, args.workers, args.quick)
     except (recipes.RecipeError, data.DataError, checkpoint.CheckpointError) as error:
         print(f"train: error: {error}", file=sys.stderr)
         return 2
@@ -339,6 +364,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("train: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+    finally:
+        processes.stop()
     return 0
 
 

@@ -36,9 +36,18 @@ def known() -> evaluate.Recordings:
 
 
 def test_clips_that_are_told_apart_cost_nothing():
-    figures = evaluate.clip_figures(Loudness(), known(), 0)
+    figures = evaluate.clip_figures(*evaluate.clip_scores(Loudness(), known(), 0))
     assert figures["one_minus_auroc"] == 0 and figures["frr_at_half_percent_far"] == 0
     assert figures["threshold_missing_5_percent"] == pytest.approx(0.4)
+
+
+def test_without_noises_what_needs_none_is_measured(monkeypatch):
+    monkeypatch.setattr(evaluate, "ROOMS", 1)
+    figures, clean = evaluate.miss_figures(Loudness(), known(), 0, 0.25)
+    assert [name for name in figures if name.startswith("misses")] == [
+        "misses_clean", "misses_10_times_quieter", "misses_4_times_louder",
+    ]  # fmt: skip
+    assert figures["misses_clean"]["share"] == 0 and clean.hits(0.25).all()
 
 
 def test_each_loud_second_of_talk_is_one_false_accept():
@@ -118,7 +127,7 @@ def test_shipped_model_keeps_its_promises_on_real_recordings(bundle, recordings,
     """The bars of the first release, on recordings that nothing was trained on."""
     monkeypatch.setattr(evaluate, "CONDITIONS", {"clean": (None, 1.0)})  # half a minute less
     engine = Engine(bundle)
-    figures, _ = evaluate.evaluate(engine, recordings)
+    figures, _, _ = evaluate.evaluate(engine, recordings)
     assert figures["clips"]["keyword"] >= 100 and figures["clips"]["others"] >= 1000
     assert figures["one_minus_auroc"] <= 0.003
     assert figures["frr_at_half_percent_far"] <= 0.03

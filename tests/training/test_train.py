@@ -120,7 +120,7 @@ def test_a_pruned_student_is_small_and_goes_on_after_an_interruption(folder, cor
 
     stops: tuple[int, ...] = ()
     monkeypatch.setattr(training.Trainer, "log", stop)
-    training.train(recipe, PRUNED, corpus, folder / "pruned", 0)
+    training.train(recipe, PRUNED, corpus, folder / "pruned", folder / "runs", 0)
     assert "shrunk to" in capsys.readouterr().out
     model, info = checkpoint.load(folder / "pruned")
     assert (model.size.channels, model.size.hidden, info.recipe.model.hidden) == (1, 3, 6)
@@ -128,8 +128,8 @@ def test_a_pruned_student_is_small_and_goes_on_after_an_interruption(folder, cor
     stops = (1, 2)
     for _ in stops:
         with pytest.raises(KeyboardInterrupt):
-            training.train(recipe, PRUNED, corpus, folder / "pieces", 0)
-    training.train(recipe, PRUNED, corpus, folder / "pieces", 0)
+            training.train(recipe, PRUNED, corpus, folder / "pieces", folder / "runs", 0)
+    training.train(recipe, PRUNED, corpus, folder / "pieces", folder / "runs", 0)
     one, other = (checkpoint.load(folder / name)[0].state_dict() for name in ("pruned", "pieces"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
@@ -138,7 +138,7 @@ def test_a_control_is_its_recipe_without_the_teacher():
     text = RECIPE + '[distill]\nteacher = "base"\nattention = 1.0\n'
     control, note = training.without_teacher(recipes.parse(text), text)
     assert control == recipes.parse(RECIPE) and note.startswith("# Trained with --alone") and note.endswith(text)
-    assert training.default_folder(control, recipes.path_of("kd"), alone=True).name == "happy-kd-alone-s0"
+    assert recipes.run_name(recipes.path_of("kd"), control, alone=True) == "happy-kd-alone-s0"
     with pytest.raises(recipes.RecipeError, match="has none"):
         training.without_teacher(control, RECIPE)
 
@@ -152,6 +152,26 @@ def test_a_run_goes_on_when_recipes_have_learnt_new_keys(whole):
     older = json.loads(json.dumps(asdict(recipe)))
     del older["prune"], older["distill"]["attention"]
     assert recipes.assemble(older) == recipe
+
+
+def test_two_processes_learn_what_one_does(folder, corpus):
+    """With dropout, which no two processes draw alike, off. What differs is the order of sums, and Adam's first steps
+    make much of little: they go by the sign of a gradient."""
+    text = PRUNED.replace("[train]", "[train]\ndropout = 0.0")
+    (folder / "teacher.toml").write_text(RECIPE.replace("[train]", "[train]\ndropout = 0.0"))
+    (folder / "parallel.toml").write_text(text)
+    found = {}
+    for count in (1, 2):
+        out = folder / f"by-{count}"
+        how = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m"]
+        options = ["--data", corpus, "--runs", folder / f"runs-{count}", "--out", out, "--workers", "0"]
+        done = run(folder, "parallel.toml", *options, command=[*how, "training.train"])
+        assert done.returncode == 0, done.stderr
+        found[count] = checkpoint.load(out)[0].state_dict(), [float(row["loss"]) for row in rows(out)]
+    (one, losses), (two, others) = found[1], found[2]
+    assert losses == pytest.approx(others, abs=1e-4)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=0, atol=1e-4)
 
 
 def test_a_recipe_that_teaches_itself_is_one_line(folder, corpus):

@@ -1,0 +1,429 @@
+"""Every recipe of training/recipes, its control without a teacher, three seeds of each: trained, exported, evaluated as
+streamed on the device, and written as a table with pictures.
+
+    EARSHOT_DATA=~/recordings python -m edge_demo.table
+    EARSHOT_DATA=~/recordings python -m edge_demo.table --quick --runs runs/quick --out runs/quick
+
+What is there is not made again: a run that has all its epochs, a bundle that is newer than its checkpoint and than
+export/, the evaluation of a model file with the same content. Run it again to go on after an interruption.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from edge_demo import cost, evaluate, table_plots
+from runtime.engine import BundleError, Engine
+from training import data, metrics
+from training import recipe as recipes
+from training.checkpoint import write_atomically
+from training.crnn import CRNN, n_parameters
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = (0, 1, 2)
+BASE = "base"  # what all others are compared with, unless recipes are named: then it is the first of these
+# Each model file of a bundle is a row of its own: file → what is put before the recipe's name.
+FORMS = {"model.onnx": "", "model.int8.onnx": "DQ+"}
+# What the two seed projects call their models, the second's marked with a prime. Other recipes keep their own names.
+THEIR_NAMES = {
+    "base": "B",
+    "kd": "KD",
+    "kd2": "KD2",
+    "ad-kd": "AD+KD",
+    "sp-ad-kd": "SP+AD+KD",
+    "base32": "B′",
+    "kd14": "KD′",
+}
+EVALUATION = 1  # raise it when edge_demo/evaluate.py measures something else: what was measured before is then redone
+
+
+class TableError(Exception):
+    """The message is one line with the fix in it."""
+
+
+class Training(NamedTuple):
+    """A recipe, or its control; trained once for each seed."""
+
+    recipe: str
+    alone: bool
+
+    @property
+    def name(self) -> str:
+        stem = recipes.path_of(self.recipe).stem
+        return THEIR_NAMES.get(stem, stem) + (" alone" if self.alone else "")
+
+
+@dataclass(frozen=True)
+class Options:
+    base: Path  # recordings
+    runs: Path
+    seeds: tuple[int, ...]
+    quick: bool
+    keyword: str
+
+    def recipe(self, training: Training, seed: int) -> recipes.Recipe:
+        recipe = recipes.read(recipes.path_of(training.recipe), [self.keyword], seed)
+        return recipes.quick(recipe) if self.quick else recipe
+
+    def run(self, training: Training, seed: int) -> Path:
+        path = recipes.path_of(training.recipe)
+        return self.runs / recipes.run_name(path, self.recipe(training, seed), training.alone)
+
+    def bundle(self, training: Training, seed: int) -> Path:
+        return self.runs / "dist" / self.run(training, seed).name
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training in one of its forms, all seeds."""
+
+    training: Training
+    file: str
+    parameters: int
+    per_second: float  # multiplications
+    as_the_seeds_count: int
+    weight_bytes: int
+    file_bytes: float
+    step_us: float
+    epochs: int
+    figures: list[dict]  # of evaluate, for each seed
+    scores: np.ndarray  # (seeds, clips)
+    labels: np.ndarray  # (clips,)
+    hits: np.ndarray  # (seeds, keyword clips)
+
+    @property
+    def name(self) -> str:
+        return FORMS[self.file] + self.training.name
+
+    def mean(self, *keys: str) -> float:
+        return float(np.mean(self.values(*keys)))
+
+    def values(self, *keys: str) -> list[float]:
+        found = []
+        for figures in self.figures:
+            value = figures
+            for key in keys:
+                value = value[key]
+            found.append(float(value))  # type: ignore[arg-type]
+        return found
+
+
+def trainings(wanted: list[str]) -> list[Training]:
+    """What the others are compared with first; controls after what they control."""
+    found = []
+    for name in wanted or sorted(recipes.known(), key=lambda name: (name != BASE, name)):
+        recipe = recipes.read(recipes.path_of(name), ["any"])
+        found += [Training(name, alone) for alone in ((False, True) if recipe.distill.teacher else (False,))]
+    return found
+
+
+def train(options: Options, wanted: list[Training]) -> None:
+    todo = [(training, seed) for training in wanted for seed in options.seeds if not trained(options, training, seed)]
+    for number, (training, seed) in enumerate(todo, 1):
+        print(f"table: training {number} of {len(todo)}: {training.name}, seed {seed}", flush=True)
+        command = [training.recipe, "--seed", str(seed), "--keyword", options.keyword, "--data", str(options.base)]
+        command += ["--runs", str(options.runs)] + ["--alone"] * training.alone + ["--quick"] * options.quick
+        run("training.train", command)
+
+
+def trained(options: Options, training: Training, seed: int) -> bool:
+    folder = options.run(training, seed)
+    try:
+        with open(folder / "log.csv") as file:
+            done = len(list(csv.DictReader(file)))
+    except OSError:
+        return False
+    return done >= options.recipe(training, seed).train.epochs and (folder / "model.safetensors").exists()
+
+
+def run(module: str, arguments: list[str]) -> None:
+    """One of the project's other commands; its last line says what went wrong, if it does."""
+    done = subprocess.run([sys.executable, "-m", module, *arguments])
+    if done.returncode:
+        raise TableError(f"python -m {module} {' '.join(arguments)} ended with {done.returncode}; see above")
+
+
+def export(options: Options, wanted: list[Training]) -> None:
+    sources = max(path.stat().st_mtime for path in (ROOT / "export").glob("*.py"))
+    stale = []
+    for training in wanted:
+        for seed in options.seeds:
+            manifest, checkpoint = options.bundle(training, seed) / "manifest.json", options.run(training, seed)
+            newest = max(sources, (checkpoint / "model.safetensors").stat().st_mtime)
+            if not manifest.exists() or manifest.stat().st_mtime < newest:
+                stale.append(str(checkpoint))
+    if stale:
+        run("export", [*stale, "--out", str(options.runs / "dist")])
+
+
+def evaluation_of(options: Options, bundle: Path, file: str) -> Path:
+    digest = json.loads((bundle / "manifest.json").read_text())["files"][file]["sha256"]
+    return options.runs / "evaluations" / f"{bundle.name}-{file}-v{EVALUATION}-{digest[:16]}.json"
+
+
+def measure(bundle: Path, file: str, base: Path, path: Path) -> None:
+    """What `make evaluate` measures of a model file, and what became of each clip → JSON."""
+    figures, _, clips = evaluate.evaluate(Engine(bundle, file), base)
+    kept = {"figures": figures, **{key: value.tolist() for key, value in vars(clips).items()}}
+    write_atomically(path, json.dumps(kept).encode())
+
+
+def measure_all(options: Options, wanted: list[Training]) -> None:
+    """Those that were not measured yet, on all cores."""
+    jobs = {}
+    for training in wanted:
+        for seed in options.seeds:
+            bundle = options.bundle(training, seed)
+            for file in FORMS:
+                path = evaluation_of(options, bundle, file)
+                if not path.exists():
+                    jobs[path] = (bundle, file)
+    os.environ["TQDM_DISABLE"] = "1"  # in the processes that measure
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(measure, *job, options.base, path) for path, job in jobs.items()]
+        try:
+            for one in tqdm(running, desc="evaluating", unit="model", disable=not jobs):
+                one.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def step_times(bundles: dict[tuple[Training, str], Path]) -> dict[tuple[Training, str], float]:
+    """Median microseconds of a step, all in turn, so that whatever else the machine does slows all alike."""
+    engines = {key: Engine(bundle, key[1]) for key, bundle in bundles.items()}
+    times: dict[tuple[Training, str], list[float]] = {key: [] for key in engines}
+    hops = (np.random.default_rng(0).standard_normal((20, 1280)) * 0.05).astype(np.float32)
+    for _ in range(40):
+        for key, engine in engines.items():
+            for hop in hops:
+                began = time.perf_counter_ns()
+                engine.step(hop)
+                times[key].append((time.perf_counter_ns() - began) / 1000)
+    return {key: median(measured[len(hops) :]) for key, measured in times.items()}
+
+
+def rows(options: Options, wanted: list[Training]) -> list[Row]:
+    first = options.seeds[0]
+    took = step_times({(t, file): options.bundle(t, first) for t in wanted for file in FORMS})
+    found = []
+    for training in wanted:
+        recipe = options.recipe(training, first)
+        model = CRNN(recipe.size)
+        bundles = [options.bundle(training, seed) for seed in options.seeds]
+        for file in FORMS:
+            kept = [json.loads(evaluation_of(options, bundle, file).read_text()) for bundle in bundles]
+            found.append(
+                Row(
+                    training,
+                    file,
+                    n_parameters(model),
+                    cost.per_second(model),
+                    cost.as_the_seeds_count(model),
+                    cost.weight_bytes(model, bundles[0], file),
+                    float(np.mean([(bundle / file).stat().st_size for bundle in bundles])),
+                    took[training, file],
+                    recipe.train.epochs,
+                    [one["figures"] for one in kept],
+                    np.array([one["scores"] for one in kept]),
+                    np.array(kept[0]["labels"]),
+                    np.array([one["hits"] for one in kept], float),
+                )
+            )
+    return found[: len(FORMS)] + sorted(found[len(FORMS) :], key=lambda row: -row.parameters)
+
+
+def markdown(lines: list[list[str]]) -> str:
+    marks = ["---", *["--:"] * (len(lines[0]) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], marks, *lines[1:]])
+
+
+def ranged(values: list[float], scale: float = 1.0, digits: int = 1) -> str:
+    """Mean (lowest … highest)."""
+    texts = [f"{value * scale:.{digits}f}" for value in (float(np.mean(values)), min(values), max(values))]
+    return texts[0] if len(values) == 1 else f"{texts[0]} ({texts[1]} … {texts[2]})"
+
+
+def cost_table(found: list[Row]) -> str:
+    """The first is what the others are compared with; controls cost what their recipes do."""
+    base = found[0]
+    lines = [["model", "parameters", "MACs per second", "MACs of 2 s, as the seeds count", "weights, bytes",
+              "ONNX file, bytes", "smaller", "fewer MACs", "faster", "epochs"]]  # fmt: skip
+    for row in [row for row in found if not row.training.alone]:
+        ratios = base.weight_bytes / row.weight_bytes, base.per_second / row.per_second, base.step_us / row.step_us
+        counts = row.parameters, row.per_second, row.as_the_seeds_count, row.weight_bytes, row.file_bytes
+        numbers = [f"{count:,.0f}".replace(",", " ") for count in counts]
+        lines.append([row.name, *numbers, *(f"{ratio:.1f} ×" for ratio in ratios), str(row.epochs)])
+    return markdown(lines)
+
+
+def quality_table(found: list[Row]) -> str:
+    lines = [["model", "AU-FA-FR · 10⁴", "1 − AUROC · 10⁴", "FRR at 0.5 % FAR, %", "95 % interval",
+              "FA/h, continuous speech", "FA/h, other words", "misses, clean, %", "misses at 10 dB, %"]]  # fmt: skip
+    for row in found:
+        # Against a detector that is always right the difference is the rate itself.
+        low, high = metrics.paired_bootstrap(row.scores, row.labels, row.labels)
+        cells = [
+            ranged(row.values("au_fa_fr"), 1e4, 2),
+            ranged(row.values("one_minus_auroc"), 1e4, 0),
+            ranged(row.values("frr_at_half_percent_far"), 100),
+            f"{low * 100:.1f} … {high * 100:.1f}",
+        ]
+        for key in ("continuous", evaluate.JOINED):
+            point = f"{key}_at_operating_point"
+            cells.append(ranged(row.values(point, "per_hour")) if point in row.figures[0] else "")
+        for condition in ("clean", "10_db"):
+            known = f"misses_{condition}" in row.figures[0]
+            cells.append(ranged(row.values(f"misses_{condition}", "share"), 100) if known else "")
+        lines.append([row.name, *cells])
+    return markdown(lines)
+
+
+def comparison_table(pairs: list[tuple[Row, Row]]) -> str:
+    """The first of each pair against the second, in points of FRR at 0.5 % FAR and of misses when streamed."""
+    lines = [["model", "against", "FRR at 0.5 % FAR, points", "95 % interval", "misses streamed, points",
+              "95 % interval", "better"]]  # fmt: skip
+    for one, other in pairs:
+        streamed, half = np.ones(one.hits.shape[1]), (0.5, 0.5)
+        differences = [
+            (metrics.more_misses(one.scores, other.scores, one.labels),
+             metrics.paired_bootstrap(one.scores, other.scores, one.labels)),
+            (metrics.more_misses(one.hits, other.hits, streamed, half),
+             metrics.paired_bootstrap(one.hits, other.hits, streamed, half)),
+        ]  # fmt: skip
+        cells = []
+        for difference, (low, high) in differences:
+            cells += [f"{difference * 100:+.1f}", f"{low * 100:+.1f} … {high * 100:+.1f}"]
+        sure = [(low > 0) - (high < 0) for _, (low, high) in differences]
+        cells.append({-1: one.name, 1: other.name}.get(sure[0], "neither is shown to be"))
+        lines.append([one.name, other.name, *cells])
+    return markdown(lines)
+
+
+def controlled(found: list[Row]) -> list[tuple[Row, Row]]:
+    """Each taught row with the one that had no teacher."""
+    place = {(row.training, row.file): row for row in found}
+    return [
+        (row, place[Training(row.training.recipe, True), row.file])
+        for row in found
+        if (Training(row.training.recipe, True), row.file) in place and not row.training.alone
+    ]
+
+
+def quantized(found: list[Row]) -> list[tuple[Row, Row]]:
+    """Each quantized row with its float one, controls left out."""
+    plain = {row.training: row for row in found if row.file == "model.onnx"}
+    return [(row, plain[row.training]) for row in found if row.file != "model.onnx" and not row.training.alone]
+
+
+PUBLISHED = """\
+| theirs | published |
+|---|---|
+| B | 70 443 parameters |
+| B′ | 25 387 parameters |
+| KD | 305 167 MACs on 2 s of audio |
+| KD2 | 186 924 MACs on 2 s of audio |
+| AD+KD | 2 445 parameters |
+| KD′ | 1 789 parameters, at temperature 5 and alpha 0.1 |
+| at most, of all rows | 27 × smaller and 14 × fewer MACs than the base, with twice the base's error |
+| GRU, quantization-aware training | given up by both |"""
+
+
+def document(options: Options, found: list[Row], pictures: list[str]) -> str:
+    how = f"{len(options.seeds)} random seed{'s' if len(options.seeds) > 1 else ''}"
+    command = "make table QUICK=1" if options.quick else "make table"
+    shown = "\n\n".join(f"![{Path(name).stem.replace('-', ' ')}]({name})" for name in pictures)
+    return f"""# Results
+
+Written by `{command}`: every recipe of `training/recipes`, {how} of each, for "{options.keyword}".
+B, KD, KD2, AD+KD, SP+AD+KD are the first seed project's models, B′ and KD′ the second's; the others are ours.
+DQ: `model.int8.onnx` of the same checkpoint. *alone*: the same student, schedule and data without its teacher.
+Every figure is of the exported ONNX file, streamed hop by hop, on recordings of speakers that nothing was trained on
+(`make evaluate`). Figures are means over the random seeds, with the lowest and the highest.
+
+## What they cost
+
+MACs: multiply-accumulate operations of the network without its front end, as torch's `FlopCounterMode` sees them
+run; the seed projects' counter adds biases and the GRU's element-wise operations. Smaller: by weight bytes. Faster:
+by the median time of a step, all models in turn in one run on this machine, front end included.
+
+{cost_table(found)}
+
+## How good they are
+
+FRR: of clips, each from zero state; its interval is over clips and seeds. The rest at each model's own threshold: false
+accepts in continuous speech and in the other words of the test set joined into one stream, and misses in streams.
+
+{quality_table(found)}
+
+## Does a teacher help
+
+Paired bootstrap over clips and seeds; negative: the first misses less. The last column goes by the FRR's interval.
+
+{comparison_table(controlled(found))}
+
+## What int8 costs
+
+{comparison_table(quantized(found))}
+
+{shown}
+
+## The seed projects' own figures
+
+Theirs, on their split, which shares speakers between training and test; not comparable with the figures above but for
+sizes and MACs.
+
+{PUBLISHED}
+"""
+
+
+def write(options: Options, found: list[Row], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = table_plots.draw(found, out)
+    write_atomically(out / "results.md", document(options, found, pictures).encode())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m edge_demo.table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", nargs="*", help="these only, compared with the first (default: all, with base)")
+    parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
+    parser.add_argument("--keyword", default="happy", help="(default: happy)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="trainings, bundles and evaluations")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="results.md and its pictures (default: docs)")
+    parser.add_argument("--quick", action="store_true", help="one seed and a schedule of minutes: the table's shape")
+    args = parser.parse_args()
+    try:
+        seeds = SEEDS[:1] if args.quick else SEEDS
+        options = Options(data.root(args.data).resolve(), args.runs.resolve(), seeds, args.quick, args.keyword)
+        wanted = trainings(args.recipe)
+        train(options, wanted)
+        export(options, wanted)
+        measure_all(options, wanted)
+        write(options, rows(options, wanted), args.out)
+    except (TableError, recipes.RecipeError, data.DataError, BundleError, OSError) as error:
+        print(f"table: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("table: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    print(f"table: {args.out / 'results.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

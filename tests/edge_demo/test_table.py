@@ -1,0 +1,170 @@
+"""The table: what is counted, what is taken for done, and what it says of models whose answers are known."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_demo import cost, table, table_plots
+from training import recipe
+from training.crnn import CRNN
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name, published", [("kd", 305_167), ("kd2", 186_924)])
+def test_the_seeds_multiplications_are_counted_as_published(name, published):
+    assert cost.as_the_seeds_count(CRNN(recipe.read(recipe.path_of(name)).size)) == published
+
+
+def test_multiplications_are_those_of_the_sizes():
+    """Counted by hand: a convolution of 2 × 11 × 20 at 5 bands, a GRU layer of 14 that hears 10, attention, classes."""
+    model = CRNN(recipe.read(recipe.path_of("kd14")).size)
+    assert cost.multiplications(model, 1) == 2 * 220 * 5 + 3 * 14 * (10 + 14) + 14 * 14 + 14 + 2 * 14
+    assert cost.per_second(model) == cost.multiplications(model, 1) * 12.5
+
+
+def test_weights_of_a_bundle_are_counted_without_its_front_end(shipped):
+    model = CRNN(recipe.read(recipe.path_of("base")).size)
+    assert cost.weight_bytes(model, shipped, "model.onnx") == 4 * 70_443
+    assert 70_443 < cost.weight_bytes(model, shipped, "model.int8.onnx") < 1.2 * 70_443
+
+
+def a_row(training: table.Training, file: str, missed: int, parameters: int) -> table.Row:
+    """Of three seeds, each of which misses so many of 40 clips, not the same ones."""
+    labels = np.array([1] * 40 + [0] * 400)
+    scores, hits = np.where(labels == 1, 0.9, 0.1) * np.ones((3, 1)), np.ones((3, 40))
+    for seed in range(3):
+        scores[seed, seed : seed + missed] = 0.0
+        hits[seed, seed : seed + missed] = 0
+    figures = {
+        "au_fa_fr": 1e-4,
+        "one_minus_auroc": 1e-3,
+        "frr_at_half_percent_far": missed / 40,
+        "continuous_at_operating_point": {"per_hour": 1.5},
+        "misses_clean": {"share": missed / 40},
+    }
+    weights = parameters * (4 if file == "model.onnx" else 1)
+    costs = parameters, 12.5 * parameters, 25 * parameters, weights, weights + 9000.0, 100.0, 3
+    return table.Row(training, file, *costs, [figures] * 3, scores, labels, hits)
+
+
+@pytest.fixture
+def found() -> list[table.Row]:
+    base, taught, alone = table.Training("base", False), table.Training("kd", False), table.Training("kd", True)
+    return [
+        a_row(training, file, missed, parameters)
+        for training, missed, parameters in ((base, 2, 8000), (taught, 3, 1000), (alone, 20, 1000))
+        for file in table.FORMS
+    ]
+
+
+def test_document_says_what_was_measured(found, tmp_path):
+    options = table.Options(Path(), Path(), (0, 1, 2), False, "happy")
+    table.write(options, found, tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
+    assert "| 8.0 × | 8.0 × |" in [line for line in text.splitlines() if line.startswith("| KD | 1 000")][0]
+    assert "| KD | KD alone | -42.5 |" in text and "| KD |" in lines["KD"]
+    better = [line for line in text.splitlines() if line.startswith("| KD | KD alone")][0]
+    assert better.endswith("| KD |") and "| DQ+B | B | +0.0 | " in text
+    for picture in ("results-size.png", "results-error.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000 and f"({picture})" in text
+
+
+def test_pairs_are_of_one_recipe_and_one_file(found):
+    assert [(one.name, other.name) for one, other in table.controlled(found)] == [
+        ("KD", "KD alone"), ("DQ+KD", "DQ+KD alone"),
+    ]  # fmt: skip
+    assert [other.file for _, other in table.quantized(found)] == ["model.onnx"] * 3
+
+
+def test_equal_models_are_not_shown_to_differ(found):
+    assert "neither" in table.comparison_table([(found[0], replace(found[0], file="model.int8.onnx"))])
+
+
+def test_every_taught_recipe_has_its_control_and_the_base_comes_first():
+    every = table.trainings([])
+    assert every[0] == table.Training("base", False) and table.Training("base", True) not in every
+    assert {t.recipe for t in every} == set(recipe.known())
+    for name in ("kd", "kd2", "ad-kd", "sp-ad-kd", "kd14", "small"):
+        assert table.Training(name, True) in every
+    assert [t.name for t in table.trainings(["kd2", "base"])] == ["KD2", "KD2 alone", "B"]
+
+
+def test_a_run_is_done_when_all_its_epochs_are(tmp_path):
+    options = table.Options(Path(), tmp_path, (0,), True, "happy")
+    base = table.Training("base", False)
+    folder = options.run(base, 0)
+    assert folder.name == "happy-base-s0" and not table.trained(options, base, 0)
+    folder.mkdir()
+    (folder / "model.safetensors").touch()
+    for epochs, done in ((3, False), (4, True)):  # a quick one has four
+        (folder / "log.csv").write_text("epoch\n" + "".join(f"{i}\n" for i in range(epochs)))
+        assert table.trained(options, base, 0) == done
+    assert not table.trained(replace(options, quick=False), base, 0)
+
+
+def test_front_is_what_nothing_cheaper_beats():
+    assert table_plots.pareto([1, 2, 3, 4, 2], [5, 3, 4, 1, 2]) == [0, 4, 3]
+
+
+TINY = """
+[data]
+keywords = ["happy"]
+synthetic = 0
+packages = []
+rooms = 2
+[model]
+channels = 2
+hidden = 6
+layers = 1
+[train]
+epochs = 1
+windows = 32
+pool = 32
+batch = 16
+hops = 20
+"""
+
+
+@pytest.mark.slow
+def test_from_recordings_to_the_table_and_nothing_twice(corpus, tmp_path, monkeypatch, capfd):
+    """Two recipes and a control, on a tiny corpus with as many other words as an evaluation wants."""
+    shutil.copytree(corpus, tmp_path / "data")
+    others = [f"dog/{i:08x}_nohash_0.wav" for i in range(20)]
+    words = tmp_path / "data" / "speech_commands"
+    (words / "dog").mkdir()
+    for name in others:
+        shutil.copy(words / "bed" / "00000000_nohash_0.wav", words / name)
+    with open(words / "testing_list.txt", "a") as file:
+        file.write("\n".join(others) + "\n")
+    (tmp_path / "wide.toml").write_text(TINY)
+    (tmp_path / "narrow.toml").write_text(
+        TINY.replace("hidden = 6", "hidden = 3") + '[distill]\nteacher = "wide.toml"\nseeds = [0]\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(table, "SEEDS", (0,))
+    monkeypatch.setattr("sys.argv", ["table", "wide.toml", "narrow.toml", "--data", "data"])
+    assert table.main() == 0, capfd.readouterr().err
+    once, text = capfd.readouterr().out, (tmp_path / "docs" / "results.md").read_text()
+    assert "training 3 of 3: narrow alone, seed 0" in once
+    for name in ("wide", "DQ+wide", "narrow", "DQ+narrow", "narrow alone"):
+        assert text.count(f"\n| {name} |") >= 2
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    assert table.main() == 0 and "training" not in capfd.readouterr().out
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [(["base", "--data", "/nowhere"], "no such folder"), (["nothing", "base", "--data", "tests"], "known recipes")],
+)
+def test_mistakes_are_one_line(arguments, message, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["table", *arguments])
+    assert table.main() == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
