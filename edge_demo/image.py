@@ -18,7 +18,7 @@ import sys
 import uuid
 from pathlib import Path
 
-from edge_demo import arm64, flash, initramfs
+from edge_demo import arm64, flash, initramfs, swift
 from edge_demo.disk import DiskError, run
 from edge_demo.payload import PayloadError
 
@@ -31,8 +31,6 @@ PACKAGES = (
     "e2fsprogs", "dosfstools", "busybox-static", "kmod", "netbase", "python3", "alsa-utils", "openssh-server", "rsync",
     "sudo", "cloud-init", "cloud-guest-utils",
 )
-# What packages' set-up calls and takes most of an hour under emulation: done by this machine afterwards, or not needed.
-SLOW = (f"/usr/bin/python{PYTHON}", "/usr/sbin/depmod", "/usr/sbin/update-initramfs")
 SIZE, FIRMWARE_START, FIRMWARE_SIZE = 3 << 30, 1 << 20, 256 << 20  # bytes
 ROOT_START = FIRMWARE_START + FIRMWARE_SIZE
 ROOT_SIZE = SIZE - ROOT_START - (1 << 20)  # the second copy of the table stands at the end
@@ -74,7 +72,7 @@ def base() -> Path:
 
 def debian() -> Path:
     """The system's files. The packages alone are cached: they take nearly all of the time."""
-    system = FOLDER / f"root-{hashlib.sha256(repr((SUITE, PACKAGES, SLOW)).encode()).hexdigest()[:12]}"
+    system = FOLDER / f"root-{hashlib.sha256(repr((SUITE, PACKAGES)).encode()).hexdigest()[:12]}"
     if not system.is_dir():
         arm64.need("mmdebstrap", "qemu-aarch64-static")
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -85,23 +83,20 @@ def debian() -> Path:
         process = subprocess.run(
             ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--architectures=arm64", *excluded,
              f"--include={','.join(PACKAGES)}",
-             *(f"--essential-hook={command}" for path in SLOW for command in (
-                 f'chroot "$1" dpkg-divert --quiet --add --rename --divert {path}.slow {path}',
-                 f'ln -s /usr/bin/true "$1{path}"')),
-             *(f"--customize-hook={command}" for path in SLOW for command in (
-                 f'rm "$1{path}"', f'chroot "$1" dpkg-divert --quiet --remove --rename {path}')),
+             *(f'--{hook}-hook={sys.executable} {swift.__file__} {what} "$1"'
+               for hook, what in (("essential", "divert"), ("customize", "restore"))),
              SUITE, part, f"deb {MIRROR} {SUITE} main",
              f"deb {MIRROR} {SUITE}-updates main", f"deb {SECURITY} {SUITE}-security main"])
         if process.returncode:
             raise DiskError("mmdebstrap failed: what it says stands above")
-        run("depmod", "--basedir", part, _kernel(part))
+        run("depmod", "--basedir", part, kernel(part))
         for folder in ("lib/python3", f"lib/python{PYTHON}"):
             arm64.compile_all(PYTHON, part / "usr" / folder, f"/usr/{folder}")
         part.replace(system)
     return system
 
 
-def _kernel(system: Path) -> str:
+def kernel(system: Path) -> str:
     return max(path.name for path in (system / "usr/lib/modules").iterdir())
 
 
@@ -137,12 +132,11 @@ def write_image(system: Path, image: Path) -> None:
 
 def _write_firmware(system: Path, image: Path, command_line: str) -> None:
     """The EFI system partition, laid out as `bootctl install` and `kernel-install` do it."""
-    version = _kernel(system)
+    version = kernel(system)
     initrd = image.with_suffix(".initrd")
     initramfs.build(system, version, initrd)
     entry = (f"title Debian\nversion {version}\nsort-key debian\noptions {command_line}"
              f"linux /debian/{version}/linux\ninitrd /debian/{version}/initrd.img-{version}\n")
-    kernel = system / f"boot/vmlinuz-{version}"
     run("mkfs.vfat", "-F", "32", "-n", "bootfs", "-i", FIRMWARE_UUID.replace("-", ""),
         f"--offset={FIRMWARE_START // 512}", image, str(FIRMWARE_SIZE // 1024))
     drive = f"{image}@@{FIRMWARE_START}"
@@ -150,7 +144,8 @@ def _write_firmware(system: Path, image: Path, command_line: str) -> None:
     run("mmd", "-i", drive, *(f"::{folder}" for folder in folders))
     loader = system / "usr/lib/systemd/boot/efi/systemd-bootaa64.efi"
     for source, place in ((loader, "EFI/BOOT/BOOTAA64.EFI"), (loader, "EFI/systemd/systemd-bootaa64.efi"),
-                          (kernel, f"debian/{version}/linux"), (initrd, f"debian/{version}/initrd.img-{version}")):
+                          (system / f"boot/vmlinuz-{version}", f"debian/{version}/linux"),
+                          (initrd, f"debian/{version}/initrd.img-{version}")):
         run("mcopy", "-i", drive, source, f"::{place}")
     for text, place in (("timeout 0\n", "loader/loader.conf"), (entry, f"loader/entries/debian-{version}.conf")):
         run("mcopy", "-i", drive, "-", f"::{place}", text=text)

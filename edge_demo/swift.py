@@ -1,0 +1,61 @@
+"""Make setting up Debian packages of another processor's bearable: called by mmdebstrap's hooks, from image.py.
+
+    python -m edge_demo.swift divert ROOT      # programs that eat the time do nothing, or are this machine's
+    python -m edge_demo.swift restore ROOT     # as packages have them
+
+Emulation makes everything some fifteen times as slow. Unpacking and maintainers' scripts spend their time in the NATIVE
+programs, which do the same as this machine's binaries; the kernel starts those as they are, with their libraries in a
+folder that no arm64 package has. What NOTHING would do is done afterwards by this machine (image.py), or is not needed.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+NOTHING = ("/usr/bin/python3.13", "/usr/sbin/depmod", "/usr/sbin/update-initramfs")
+NATIVE = ("/usr/bin/dpkg-deb", "/usr/bin/dash", "/usr/bin/tar", "/usr/bin/sed", "/usr/bin/grep")
+
+
+def is_emulated() -> bool:
+    return "arm64" not in subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout
+
+
+def libraries(program: str) -> dict[Path, Path]:
+    """Where the loader finds what a program of this machine needs → the files."""
+    lines = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    return {Path(path): Path(path).resolve() for path in re.findall(r"(/\S+) \(0x", lines)}
+
+
+def divert(root: Path) -> None:
+    for program in NOTHING:
+        _dpkg_divert(root, program, "--add")
+        (root / program[1:]).symlink_to("/usr/bin/true")
+    for program in NATIVE if is_emulated() else ():
+        # Read before it is moved: the shell itself is among them, and there is none while it is away.
+        copied = [(root / str(path)[1:], file) for path, file in libraries(program).items()]
+        for place, file in copied:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+            place.chmod(0o755)
+        _dpkg_divert(root, program, "--add")
+        shutil.copy(program, root / program[1:])
+
+
+def restore(root: Path) -> None:
+    for program in (*NOTHING, *(NATIVE if is_emulated() else ())):
+        (root / program[1:]).unlink()
+        _dpkg_divert(root, program, "--remove")
+    if is_emulated():
+        for path in {path for program in NATIVE for path in libraries(program)}:
+            (root / str(path)[1:]).unlink(missing_ok=True)
+
+
+def _dpkg_divert(root: Path, program: str, action: str) -> None:
+    subprocess.run(["dpkg-divert", f"--root={root}", "--quiet", "--rename", "--divert", f"{program}.slow", action,
+                    program], check=True)
+
+
+if __name__ == "__main__":
+    {"divert": divert, "restore": restore}[sys.argv[1]](Path(sys.argv[2]))
