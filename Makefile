@@ -8,7 +8,8 @@ SYSTEM := portaudio19-dev espeak-ng flite wamerican
 # To build for arm64, to put files into images, and to boot them.
 IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-support patchelf rsync openssh-client \
   fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-efi-aarch64 pulseaudio pulseaudio-utils
-TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver
+TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
+  openssh-server rsync fdisk dosfstools mtools shellcheck
 
 .PHONY: help export check test test-all soak train data demo evaluate bench deploy flash image test-image \
   system test-system image-system clean
@@ -107,7 +108,7 @@ system:
 	$(call install,$(SYSTEM),the microphone and synthesised speech)
 
 test-system:
-	$(call install,$(TEST_SYSTEM),the tests of microphone and browser and broker)
+	$(call install,$(TEST_SYSTEM),the tests of microphone and browser and broker and deployment)
 
 # The Arm emulator has to be known to the kernel, which installing it sees to where it may.
 image-system:

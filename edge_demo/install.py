@@ -64,9 +64,18 @@ def check_whole(release: Path) -> None:
         raise InstallError(f"{release}: {len(wrong)} files are not as they were made, first {wrong[0]}: deploy again")
 
 
+def own_bytes(path: Path) -> bytes | None:
+    """Of a file that is none but itself: in a folder of the service's, a link could lead to what only root may read."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
 def write(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (0, 0)) -> bool:
     """At once or not at all, and only when it differs → whether it did."""
-    if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
+    if own_bytes(path) == data:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".earshot-")
@@ -139,8 +148,9 @@ def install_config(root: Path, release: Path, given: Path | None) -> bool:
     changed = False
     for name in names:
         path = state / name
-        if path.is_file() and path.read_bytes() != (source / name).read_bytes():
-            write(state / f"{name}.before", path.read_bytes(), 0o600, owner)
+        old = own_bytes(path)
+        if old is not None and old != (source / name).read_bytes():
+            write(state / f"{name}.before", old, 0o600, owner)
         changed |= write(path, (source / name).read_bytes(), 0o600, owner)
     return changed
 
@@ -210,9 +220,10 @@ def rollback(root: Path, with_config: bool = True) -> None:
         raise InstallError("there is no release from before: nothing to roll back to")
     for saved in (root / STATE).glob("*.before") if with_config else ():
         current = saved.with_suffix("")
-        data, owner = current.read_bytes(), os.stat(current)
-        write(current, saved.read_bytes(), 0o600, (owner.st_uid, owner.st_gid))
-        write(saved, data, 0o600, (owner.st_uid, owner.st_gid))
+        old, new = own_bytes(saved), own_bytes(current)
+        if old is not None and new is not None:
+            write(current, old, 0o600, account(root))
+            write(saved, new, 0o600, account(root))
     install_system(root, home / before)
     link(home / "current", before)
     link(home / "previous", now)

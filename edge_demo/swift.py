@@ -8,6 +8,7 @@ programs, which do the same as this machine's binaries; the kernel starts those 
 folder that no arm64 package has. What NOTHING would do is done afterwards by this machine (image.py), or is not needed.
 """
 
+import platform
 import re
 import shutil
 import subprocess
@@ -15,11 +16,13 @@ import sys
 from pathlib import Path
 
 NOTHING = ("/usr/bin/python3.13", "/usr/sbin/depmod", "/usr/sbin/update-initramfs")
-NATIVE = ("/usr/bin/dpkg-deb", "/usr/bin/dash", "/usr/bin/tar", "/usr/bin/sed", "/usr/bin/grep")
+NATIVE = ("/usr/bin/dpkg-deb", "/usr/bin/dash", "/usr/bin/perl", "/usr/bin/tar", "/usr/bin/sed", "/usr/bin/grep")
+PERL = "usr/lib/x86_64-linux-gnu/perl-base"  # perl's own modules, in a folder of each architecture's
 
 
-def is_emulated() -> bool:
-    return "arm64" not in subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout
+def is_x86_64() -> bool:
+    """Whether this machine is none of arm64, but x86-64: elsewhere everything is emulated, and it takes its time."""
+    return platform.machine() == "x86_64"
 
 
 def libraries(program: str) -> dict[Path, Path]:
@@ -32,7 +35,9 @@ def divert(root: Path) -> None:
     for program in NOTHING:
         _dpkg_divert(root, program, "--add")
         (root / program[1:]).symlink_to("/usr/bin/true")
-    for program in NATIVE if is_emulated() else ():
+    if is_x86_64():
+        shutil.copytree(f"/{PERL}", root / PERL, symlinks=True)
+    for program in NATIVE if is_x86_64() else ():
         # Read before it is moved: the shell itself is among them, and there is none while it is away.
         copied = [(root / str(path)[1:], file) for path, file in libraries(program).items()]
         for place, file in copied:
@@ -44,12 +49,15 @@ def divert(root: Path) -> None:
 
 
 def restore(root: Path) -> None:
-    for program in (*NOTHING, *(NATIVE if is_emulated() else ())):
+    for program in (*NOTHING, *(NATIVE if is_x86_64() else ())):
         (root / program[1:]).unlink()
         _dpkg_divert(root, program, "--remove")
-    if is_emulated():
+    if is_x86_64():
+        shutil.rmtree(root / PERL)
         for path in {path for program in NATIVE for path in libraries(program)}:
-            (root / str(path)[1:]).unlink(missing_ok=True)
+            (root / str(path)[1:]).unlink()
+        for folder in (root / "lib64", (root / PERL).parent):
+            folder.rmdir()
 
 
 def _dpkg_divert(root: Path, program: str, action: str) -> None:
