@@ -90,6 +90,7 @@ def debian() -> Path:
         if process.returncode:
             raise DiskError("mmdebstrap failed: what it says stands above")
         run("depmod", "--basedir", part, kernel(part))
+        run("systemd-hwdb", "--root", part, "--usr", "update")
         for folder in ("lib/python3", f"lib/python{PYTHON}"):
             arm64.compile_all(PYTHON, part / "usr" / folder, f"/usr/{folder}")
         part.replace(system)

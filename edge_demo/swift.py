@@ -15,7 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-NOTHING = ("/usr/bin/python3.13", "/usr/sbin/depmod", "/usr/sbin/update-initramfs")
+NOTHING = ("/usr/bin/python3.13", "/usr/sbin/depmod", "/usr/sbin/update-initramfs", "/usr/bin/systemd-hwdb",
+           "/usr/bin/ssh-keygen")
 NATIVE = ("/usr/bin/dpkg-deb", "/usr/bin/dash", "/usr/bin/perl", "/usr/bin/tar", "/usr/bin/sed", "/usr/bin/grep")
 PERL = "usr/lib/x86_64-linux-gnu/perl-base"  # perl's own modules, in a folder of each architecture's
 
