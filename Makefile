@@ -69,11 +69,12 @@ BUNDLES = $(or $(BUNDLE),dist/happy-base)
 OPTIONS = $(if $(CONFIG),--config $(CONFIG)) $(BUNDLES)
 
 deploy: export | image-system
-	$(PY) -m edge_demo.deploy $(PI) $(if $(ROLLBACK),--rollback) $(OPTIONS)
+	$(PY) -m edge_demo.deploy $(or $(PI),$(error PI=user@host is missing: see make help)) \
+	  $(if $(ROLLBACK),--rollback) $(OPTIONS)
 
 flash: export | image-system
-	$(PY) -m edge_demo.flash --image $(IMAGE) $(if $(OUT),--out $(OUT)) $(if $(DEVICE),--device $(DEVICE)) \
-	  $(if $(FORCE),--force $(FORCE)) $(if $(SETTINGS),--settings $(SETTINGS)) $(OPTIONS)
+	$(PY) -m edge_demo.flash --image $(or $(IMAGE),$(error IMAGE=file.img.xz is missing: see make help)) \
+	  $(if $(OUT),--out $(OUT)) $(if $(DEVICE),--device $(DEVICE)) $(if $(FORCE),--force $(FORCE)) $(if $(SETTINGS),--settings $(SETTINGS)) $(OPTIONS)
 
 image: export | image-system
 	$(PY) -m edge_demo.image $(OPTIONS)
