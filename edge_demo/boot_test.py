@@ -1,6 +1,6 @@
 """Boot an image, say the keyword, cut the power, and again: what a device does, except for its board.
 
-    sudo make test-image                             # builds the image first; ten cuts take about an hour
+    sudo make test-image                             # builds the image first
     sudo python -m edge_demo.boot_test dist/image/earshot.img --cuts 10
 
 The image goes through `make flash OUT=…` with a user and a configuration, and then starts in qemu with nothing but its

@@ -3,8 +3,8 @@
     make image                                              # dist/image/earshot.img, with dist/happy-base
     sudo python -m edge_demo.image dist/happy-base --config earshot.toml --out earshot.img
 
-Built from Debian's packages with mmdebstrap, under emulation, which takes a quarter of an hour the first time; what has
-nothing of Earshot in it is kept in dist/image. Write it to a card with `make flash IMAGE=… DEVICE=…`, which adds host
+Built from Debian's packages with mmdebstrap, under emulation, which takes its time; what has nothing of Earshot in it
+is kept in dist/image. Write it to a card with `make flash IMAGE=… DEVICE=…`, which adds host
 name, user and key. Its serial console tells what Earshot hears. Without a user nobody can log in.
 
 Exit codes: 0 done; 2 a mistake to be fixed, and nothing half-made is left.
@@ -61,7 +61,7 @@ def base() -> Path:
     recipe = b"".join(Path(file).read_bytes() for file in (__file__, initramfs.__file__, initramfs.SCRIPT))
     image = FOLDER / f"debian-{hashlib.sha256(recipe).hexdigest()[:12]}.img"
     if not image.exists():
-        print("building Debian under emulation: a quarter of an hour", flush=True)
+        print("building Debian under emulation, once", flush=True)
         part = image.with_suffix(".part")
         part.unlink(missing_ok=True)
         system = debian()

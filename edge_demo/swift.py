@@ -3,9 +3,9 @@
     python -m edge_demo.swift divert ROOT      # programs that eat the time do nothing, or are this machine's
     python -m edge_demo.swift restore ROOT     # as packages have them
 
-Emulation makes everything some fifteen times as slow. Unpacking and maintainers' scripts spend their time in the NATIVE
-programs, which do the same as this machine's binaries; the kernel starts those as they are, with their libraries in a
-folder that no arm64 package has. What NOTHING would do is done afterwards by this machine (image.py), or is not needed.
+Unpacking and maintainers' scripts spend their time in the NATIVE programs, which do the same as this machine's
+binaries; the kernel starts those as they are, with their libraries in a folder that no arm64 package has. What NOTHING
+would do is done afterwards by this machine (image.py), or is not needed.
 """
 
 import platform
