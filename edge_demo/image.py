@@ -138,7 +138,8 @@ def _write_firmware(system: Path, image: Path, command_line: str) -> None:
     initramfs.build(system, version, initrd)
     entry = (f"title Debian\nversion {version}\nsort-key debian\noptions {command_line}"
              f"linux /debian/{version}/linux\ninitrd /debian/{version}/initrd.img-{version}\n")
-    run("mkfs.vfat", "-F", "32", "-n", "bootfs", "-i", FIRMWARE_UUID.replace("-", ""),
+    # Clusters of 1 KB: with larger ones there are too few for FAT32, which EFI and mtools do not forgive.
+    run("mkfs.vfat", "-F", "32", "-s", "2", "-n", "bootfs", "-i", FIRMWARE_UUID.replace("-", ""),
         f"--offset={FIRMWARE_START // 512}", image, str(FIRMWARE_SIZE // 1024))
     drive = f"{image}@@{FIRMWARE_START}"
     folders = ("EFI", "EFI/BOOT", "EFI/systemd", "loader", "loader/entries", "debian", f"debian/{version}")
