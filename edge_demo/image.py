@@ -144,7 +144,7 @@ def _write_firmware(system: Path, image: Path, command_line: str) -> None:
     drive = f"{image}@@{FIRMWARE_START}"
     folders = ("EFI", "EFI/BOOT", "EFI/systemd", "loader", "loader/entries", "debian", f"debian/{version}")
     run("mmd", "-i", drive, *(f"::{folder}" for folder in folders))
-    loader = system / "usr/lib/systemd/boot/efi/systemd-bootaa64.efi"
+    loader = system / "usr/lib/systemd/boot/efi/systemd-bootaa64.efi.signed"
     for source, place in ((loader, "EFI/BOOT/BOOTAA64.EFI"), (loader, "EFI/systemd/systemd-bootaa64.efi"),
                           (system / f"boot/vmlinuz-{version}", f"debian/{version}/linux"),
                           (initrd, f"debian/{version}/initrd.img-{version}")):
