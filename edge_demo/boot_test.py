@@ -70,7 +70,7 @@ class Machine:
             ["qemu-system-aarch64", "-machine", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024",
              "-accel", "tcg,thread=multi", "-bios", FIRMWARE, "-display", "none", "-monitor", "none",
              "-serial", "stdio", "-drive", f"file={image},format=raw,if=virtio", "-nic", network,
-             "-audiodev", "pa,id=sound,in.name=mic.monitor",
+             "-audiodev", f"pa,id=sound,server={environment['PULSE_SERVER']},in.name=mic.monitor",
              "-device", "intel-hda", "-device", "hda-duplex,audiodev=sound"],
             env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         threading.Thread(target=self._read, daemon=True).start()
