@@ -13,7 +13,7 @@ for word in $words; do
     case $word in root=*) root=${word#root=} ;; esac
 done
 
-modprobe -a ext4 sd_mod mmc_block
+modprobe -a crc32c_generic ext4 sd_mod mmc_block
 tries=0
 until device=$(findfs "$root" 2>/dev/null) && mount -t ext4 -o ro "$device" /root; do
     # Buses show devices only when their own drivers are there, so: again.
