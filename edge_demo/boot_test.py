@@ -321,6 +321,7 @@ def main() -> int:
     parser.add_argument("--cuts", metavar="N", type=int, default=10, help="(default: 10)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the random moments")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and not before what it has started is ended
     try:
         need("qemu-system-aarch64")
         if not Path(FIRMWARE).is_file():

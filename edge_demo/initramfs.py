@@ -13,7 +13,8 @@ from pathlib import Path
 SCRIPT = Path(__file__).with_name("initramfs.sh")
 # Below kernel/: file systems and buses of disks, and what boards have between those and the processor.
 DRIVERS = (
-    "crypto/crc32c_generic", "fs/ext4", "drivers/ata", "drivers/block/virtio_blk", "drivers/clk", "drivers/gpio", "drivers/i2c/busses",
+    "crypto/crc32c_generic", "fs/ext4",
+    "drivers/ata", "drivers/block/virtio_blk", "drivers/clk", "drivers/gpio", "drivers/i2c/busses",
     "drivers/mailbox", "drivers/mfd", "drivers/mmc", "drivers/nvme/host", "drivers/pci/controller", "drivers/phy",
     "drivers/pinctrl", "drivers/pmdomain", "drivers/pwm", "drivers/regulator", "drivers/reset", "drivers/scsi/sd_mod",
     "drivers/soc", "drivers/usb/chipidea", "drivers/usb/dwc2", "drivers/usb/dwc3", "drivers/usb/host",
