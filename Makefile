@@ -5,12 +5,16 @@ PY := .venv/bin/python
 MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
 RECIPE ?= base
 SYSTEM := portaudio19-dev espeak-ng flite wamerican
-TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver
+# To build for arm64, to put files into images, and to boot them.
+IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-support patchelf rsync openssh-client \
+  fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils
+TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
+  openssh-server rsync fdisk dosfstools mtools shellcheck
 
 ARM64_SYSTEM := mmdebstrap qemu-user-static patchelf debian-archive-keyring valgrind
 
-.PHONY: help export check test test-all soak train table data demo evaluate compare measure bench \
-  test-arm64 system test-system arm64-system clean
+.PHONY: help export check test test-all soak train table data demo evaluate compare measure bench test-arm64 \
+  deploy flash image test-image system test-system arm64-system image-system clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +32,11 @@ help:
 	@echo "make test-arm64             listen.py and every score on an emulated arm64, against this machine's"
 	@echo "make demo WAV=file.wav      picture of level, mel and score, events marked (BUNDLE=dist/happy-base)"
 	@echo "make bench                  CPU, memory and start-up beside torch; PEERS=1 adds pymicro- and pyopen-wakeword"
+	@echo "make deploy PI=user@host    put it on a Raspberry Pi that runs (BUNDLE=… CONFIG=earshot.toml; ROLLBACK=1 goes back)"
+	@echo "make flash IMAGE=os.img.xz DEVICE=/dev/sdb   put it on a card with Raspberry Pi OS Lite; OUT=file.img instead"
+	@echo "                            of DEVICE, SETTINGS=kitchen.toml for host name, user, Wi-Fi (needs root)"
+	@echo "make image                  a bootable Debian for arm64 boards, into dist/image/earshot.img (needs root)"
+	@echo "make test-image             boot that, say the keyword, cut the power, ten times (needs root)"
 	@echo "make clean                  remove .venv and dist"
 
 export: .venv/ready
@@ -75,6 +84,23 @@ bench: export $(if $(PEERS),.venv-peers/ready)
 	$(PY) edge_demo/bench.py $(MODELS:models/%=dist/%) --plot docs/benchmarks.png \
 	  $(if $(PEERS),--peers .venv-peers/bin/python)
 
+BUNDLES = $(or $(BUNDLE),dist/happy-base)
+OPTIONS = $(if $(CONFIG),--config $(CONFIG)) $(BUNDLES)
+
+deploy: export | image-system
+	$(PY) -m edge_demo.deploy $(or $(PI),$(error PI=user@host is missing: see make help)) \
+	  $(if $(ROLLBACK),--rollback) $(OPTIONS)
+
+flash: export | image-system
+	$(PY) -m edge_demo.flash --image $(or $(IMAGE),$(error IMAGE=file.img.xz is missing: see make help)) \
+	  $(if $(OUT),--out $(OUT)) $(if $(DEVICE),--device $(DEVICE)) $(if $(FORCE),--force $(FORCE)) $(if $(SETTINGS),--settings $(SETTINGS)) $(OPTIONS)
+
+image: export | image-system
+	$(PY) -m edge_demo.image $(OPTIONS)
+
+test-image: image
+	$(PY) -m edge_demo.boot_test dist/image/earshot.img $(BUNDLES)
+
 # In an environment of their own: nothing of theirs in ours.
 .venv-peers/ready:
 	$(PYTHON) -m venv .venv-peers
@@ -105,7 +131,12 @@ arm64-system:
 	$(call install,$(ARM64_SYSTEM),make test-arm64)
 
 test-system:
-	$(call install,$(TEST_SYSTEM),the tests of microphone and browser and broker)
+	$(call install,$(TEST_SYSTEM),the tests of microphone and browser and broker and deployment)
+
+# The Arm emulator has to be known to the kernel, which installing it sees to where it may.
+image-system:
+	$(call install,$(IMAGE_SYSTEM),arm64 and images)
+	@if [ "$$(id -u)" = 0 ]; then update-binfmts --enable qemu-aarch64 || true; fi
 
 clean:
 	rm -rf .venv .venv-peers dist

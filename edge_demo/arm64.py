@@ -115,7 +115,7 @@ def compile_all(python: str, folder: Path, shown: str) -> None:
     """Byte-compile for that version: a read-only service cannot, and would compile at every start.
 
     shown: the folder's name in tracebacks. The files depend neither on times nor on where they are made, and are the
-    same for every processor; so Debian's Python for this one does it, twenty times as fast as the emulated one would.
+    same for every processor; so Debian's Python for this one does it, and none has to be emulated.
     """
     asked = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
     native = root(SUITES[python], asked.stdout.strip())

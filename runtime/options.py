@@ -2,7 +2,7 @@
 
 The command line wins over the file. A file holds the same names as the command line, without the dashes:
 
-    bundle = ["/opt/earshot/happy-base"]
+    bundle = ["/opt/earshot/current/bundles/happy-base"]
     device = "USB"
     threshold = {happy = 0.97}          # or one number for every keyword
     exec = "/usr/local/bin/lamp on"

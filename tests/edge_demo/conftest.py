@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import device
 import pytest
+from toy import write_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,3 +46,21 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., An
         if server.process.poll() is None:
             server.process.terminate()
             server.process.wait(10)
+
+
+@pytest.fixture
+def small_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return device.small_site(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "loud-test")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "settings.toml"
+    path.touch(0o600)
+    path.write_text(device.SETTINGS)
+    return path

@@ -1,0 +1,96 @@
+"""Disk images in files: their partitions, mounted one at a time. Mounting needs root."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+SECTOR = 512  # bytes
+
+
+class DiskError(Exception):
+    """An image that cannot be used. The message is one line: what is wrong and what to do."""
+
+
+class Partition(NamedTuple):
+    """A part of an image, in bytes. number: counted from 1."""
+
+    number: int
+    start: int
+    size: int
+
+
+def run(*command: str | Path, text: str = "") -> str:
+    """The output of a command that is given `text`. Raises DiskError with its last line when it fails."""
+    try:
+        process = subprocess.run(command, input=text, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise DiskError(f"{command[0]}: not installed: make image-system") from None
+    if process.returncode:
+        last = ((process.stderr + process.stdout).strip().splitlines() or ["no output"])[-1]
+        raise DiskError(f"{Path(command[0]).name} failed: {last}")
+    return process.stdout
+
+
+def partitions(image: Path) -> list[Partition]:
+    """Raises DiskError when there is no table of them."""
+    try:
+        table = json.loads(run("sfdisk", "--json", image))["partitiontable"]
+    except DiskError as error:
+        raise DiskError(f"{image}: no disk image with partitions ({error}): give an unpacked .img") from None
+    return [Partition(number, one["start"] * SECTOR, one["size"] * SECTOR)
+            for number, one in enumerate(table["partitions"], 1)]
+
+
+@contextmanager
+def mounted(image: Path, partition: Partition, *options: str) -> Iterator[Path]:
+    """Where its files are, for as long as the context lasts; then they are on the disk."""
+    if os.geteuid() != 0:
+        raise DiskError("an image is mounted to put files into it, which only root may: put sudo before make")
+    folder = Path(tempfile.mkdtemp(prefix="earshot-"))
+    try:
+        place = f"loop,offset={partition.start},sizelimit={partition.size}"
+        run("mount", "-o", ",".join((place, *options)), image, folder)
+        try:
+            yield folder
+        finally:
+            run("umount", folder)
+    finally:
+        folder.rmdir()
+
+
+def fat_read(image: Path, partition: Partition, name: str) -> str | None:
+    """A text file in the top folder of a FAT partition, None when it is not there. Needs neither root nor a mount."""
+    drive = f"{image}@@{partition.start}"
+    names = run("mdir", "-b", "-i", drive, "::").splitlines()
+    return run("mtype", "-i", drive, f"::{name}") if f"::/{name}" in names else None
+
+
+def fat_write(image: Path, partition: Partition, name: str, text: str) -> None:
+    """Make or replace one."""
+    run("mcopy", "-o", "-i", f"{image}@@{partition.start}", "-", f"::{name}", text=text)
+
+
+def make_room(image: Path, partition: Partition, wanted: int) -> Partition:
+    """Grow the last partition, of ext4, and its image with it, unless so many bytes are free → what it is then."""
+    with mounted(image, partition, "ro") as folder:
+        missing = wanted - shutil.disk_usage(folder).free
+    if missing <= 0:
+        return partition
+    if partition.start != max(one.start for one in partitions(image)):
+        raise DiskError(f"{image}: its root partition is full and not the last one: take a Raspberry Pi OS Lite image")
+    os.truncate(image, image.stat().st_size + (missing + (64 << 20)) // SECTOR * SECTOR)
+    run("sfdisk", "--quiet", "-N", str(partition.number), image, text=", +\n")
+    grown = partitions(image)[partition.number - 1]
+    loop = run("losetup", "--find", "--show", f"--offset={grown.start}", f"--sizelimit={grown.size}", image).strip()
+    try:
+        run("e2fsck", "-f", "-p", loop)
+        run("resize2fs", loop)
+    finally:
+        run("losetup", "--detach", loop)
+    return grown
