@@ -108,7 +108,7 @@ def write_image(system: Path, image: Path) -> None:
     for name, text in {
         **FILES, "etc/kernel/cmdline": command_line,
         "etc/fstab": f"UUID={root_uuid} / ext4 noatime 0 1\n"
-        f"UUID={FIRMWARE_UUID} /boot/firmware vfat noatime,flush 0 2\n",
+        f"UUID={FIRMWARE_UUID} /boot/firmware vfat noatime,flush,nofail 0 2\n",
     }.items():
         (system / name).parent.mkdir(parents=True, exist_ok=True)
         (system / name).write_text(text)
