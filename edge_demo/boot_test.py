@@ -49,6 +49,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOG = ROOT / "dist" / "image" / "boot-test.log"
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 BOOT_SECONDS, HEAR_SECONDS, REST_SECONDS = 900, 300, 10
+DASHBOARD = 8765  # its port in the guest
 MOST_SECONDS = 8.0  # from a detection to the cut
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")  # colours and cursors of a terminal
 RATE, HOP = 16_000, 1280
@@ -62,7 +63,7 @@ class Machine:
     """One boot, from power-on to the cut. lines: of its serial console so far."""
 
     def __init__(self, image: Path, environment: dict[str, str], port: int | None, log: IO[str], name: str) -> None:
-        network = "none" if port is None else f"user,model=virtio,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:8765"
+        network = "none" if port is None else f"user,model=virtio,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:{DASHBOARD}"
         self.lines: list[str] = []
         self._log, self._name, self._start = log, name, time.monotonic()
         self.note("power on")
@@ -117,7 +118,8 @@ class Thresholds:
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
             self._url + path, None if body is None else json.dumps(body).encode(),
-            {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"})
+            {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json",
+             "Host": f"127.0.0.1:{DASHBOARD}"})  # as if qemu forwarded no other port
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)
 
@@ -240,7 +242,7 @@ def prepare(image: Path, bundles: list[Path], folder: Path, token: str) -> Path:
                         f'ssh-key = "{key}.pub"\n')
     names = json.dumps([str(payload.DEVICE / "bundles" / bundle.name) for bundle in bundles])
     config = folder / "earshot.toml"
-    config.write_text(f'bundle = {names}\ndashboard = "0.0.0.0:8765"\ndashboard-token-file = "token"\n')
+    config.write_text(f'bundle = {names}\ndashboard = "0.0.0.0:{DASHBOARD}"\ndashboard-token-file = "token"\n')
     (folder / "token").write_text(f"{token}\n")
     out = folder / "flashed.img"
     command = [sys.executable, "-m", "edge_demo.flash", "--image", str(image), "--out", str(out),

@@ -162,8 +162,10 @@ class Trainer:
         return float(processes.mean(torch.tensor(total / steps, device=device)))
 
     def log(self, row: dict, figures: validation.Figures) -> None:
-        """Keep the epoch's row, and its weights if they are the best of the size that is wanted, in the schedule's second
-        half: before that, a model that knows little yet may make few false accepts on the continuous speech by luck."""
+        """Keep the epoch's row, and its weights if they are the best so far of the size that is wanted.
+
+        Only the schedule's second half counts: a model that knows little yet may make few false accepts by luck.
+        """
         self.rows.append(row)
         late = 2 * (self.epoch + 1) > self.recipe.train.epochs
         if late and figures.misses < self.best and self.model.size == self.recipe.size:
