@@ -264,7 +264,8 @@ def run(image: Path, bundles: list[Path], cuts: int, seed: int, log: IO[str]) ->
         say(log, f"{image.name}, {cuts} cuts, seed {seed}, {what}")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        thresholds = Thresholds(port, token, keyword, Engine(str(bundles[0])).thresholds[0])
+        shown = round(Engine(str(bundles[0])).thresholds[0], 6)  # by the dashboard
+        thresholds = Thresholds(port, token, keyword, shown)
         for boot in range(1, cuts + 2):
             start = time.monotonic()
             machine = Machine(disk_file, environment, None if boot == 1 else port, log, f"boot {boot:2}")

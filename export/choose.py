@@ -17,7 +17,6 @@ from export.quantize import CANDIDATES, FRONT_END, RING, precision
 from export.timing import step_times
 from export.verify import TOLERANCES, Array, VerifyError, onnx_form, stream
 
-HALF_A_POINT = 0.005  # of missed clips: what int8 may cost
 SLOWER = 1.2  # times the fastest of those that may be chosen
 
 
@@ -68,7 +67,7 @@ def try_all(
 
 
 def choose(found: dict[str, Trial]) -> str:
-    """Of the candidates that agree with the trained model and miss at most half a point more clips: those that leave
+    """Of the candidates that agree with the trained model and miss no more clips than float does: those that leave
     the fewest weights float; of these, those not much slower than the fastest; of these, the one nearest to float.
 
     Raises VerifyError when none agrees.
@@ -82,7 +81,7 @@ def choose(found: dict[str, Trial]) -> str:
     if not agreeing:
         raise VerifyError("no int8 form of this model agrees with it; train it again, or longer")
     fewest = min(trial.misses or 0 for trial in agreeing.values())
-    good = {n: t for n, t in agreeing.items() if (t.misses or 0) <= max(HALF_A_POINT, fewest)}
+    good = {n: t for n, t in agreeing.items() if (t.misses or 0) <= max(0.0, fewest)}
     weights = {name: len(set(trial.left_float) - {RING}) for name, trial in good.items()}  # the ring has none
     whole = {name: trial for name, trial in good.items() if weights[name] == min(weights.values())}
     fastest = min(trial.step_us for trial in whole.values())

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.choose import HALF_A_POINT
 from export.detector import Detector
 from export.quantize import calibrate, make_candidates, write_sources
 from export.step import Cell
@@ -150,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
             content = {"sha256": digest(weights) if weights.exists() else "", **measure(read_checkpoint(folder), base)}
             checkpoint.write_atomically(folder / FILE, (json.dumps(content, indent=1) + "\n").encode())
             for name, figures in content["candidates"].items():
-                mark = "" if figures["more_misses"] <= HALF_A_POINT else "  (more than half a point)"
+                mark = "" if figures["more_misses"] <= 0 else "  (more than float)"
                 print(
                     f"{folder}: {name}: {100 * figures['more_misses']:+.2f} points of misses, scores differ by "
                     f"{figures['mean_difference']:.2g} on average{mark}"

@@ -132,7 +132,7 @@ def candidates_table(int8: dict[str, Any]) -> str:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return (
-        f"{on} Taken is the one in bold: of those that agree and cost at most half a point of misses the ones with the "
+        f"{on} Taken is the one in bold: of those that agree and miss no more clips than float the ones with the "
         "fewest float weights; of these, without those much slower than the fastest, the nearest to float.\n\n"
         + "\n".join(rows)
     )
