@@ -267,8 +267,8 @@ def _nearest(name: str) -> str:
 def save_thresholds(path: str, thresholds: dict[str, float]) -> None:
     """Write thresholds by keyword into a configuration file, and leave everything else in it as it is.
 
-    The new file replaces the old one at once, so that a power cut leaves either. Raises OptionsError when it cannot be
-    written, or when the file is laid out in a way that this cannot edit safely.
+    The new file replaces the old one at once, so that a power cut leaves either, and the new one once this returns.
+    Raises OptionsError when it cannot be written, or when the file is laid out in a way that this cannot edit safely.
     """
     import json
     import tempfile
@@ -308,6 +308,11 @@ def save_thresholds(path: str, thresholds: dict[str, float]) -> None:
         except BaseException:
             os.unlink(temporary)
             raise
+        folder = os.open(os.path.dirname(path), os.O_RDONLY)
+        try:
+            os.fsync(folder)  # or a power cut within the next seconds brings the old file back
+        finally:
+            os.close(folder)
     except OSError as error:
         raise OptionsError(f"{path}: cannot be written ({error.strerror}): "
                            "let the listener's user write in its folder") from None
