@@ -100,7 +100,8 @@ def test_the_state_tells_what_is_heard(listen, bundle):
     assert state["keywords"] == [{"keyword": "loud", "bundle": "", "threshold": 0.5}]
     assert state["detections"][0]["keyword"] == "loud" and state["counters"]["detections"] == 1
     newest = state["hops"][-1]
-    assert len(newest["mel"]) == 2 * 8 * 40 and len(newest["peaks"]) == 8 and newest["level"] > -20
+    assert len(newest["mel"]) == 2 * 8 * 40 and len(newest["peaks"]) == 8
+    assert max(hop["level"] for hop in state["hops"]) > -20  # the newest may be the silence after it
     assert 10 < state["memory_mb"] < 500 and state["cpu_s"] > 0
     after = json.loads(page.ask(path=f"/state?after={state['last']}")[2])
     assert len(after["hops"]) < 10
