@@ -7,14 +7,13 @@ RECIPE ?= base
 SYSTEM := portaudio19-dev espeak-ng flite wamerican
 # To build for arm64, to put files into images, and to boot them.
 IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-support patchelf rsync openssh-client \
-  fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils
+  fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils \
+  valgrind
 TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck
 
-ARM64_SYSTEM := mmdebstrap qemu-user-static patchelf debian-archive-keyring valgrind
-
 .PHONY: help export check test test-all soak train table data demo evaluate compare measure bench test-arm64 \
-  deploy flash image test-image system test-system arm64-system image-system clean
+  deploy flash image test-image system test-system image-system clean
 .DEFAULT_GOAL := help
 
 help:
@@ -74,7 +73,7 @@ compare: .venv/ready
 measure: .venv/ready
 	$(PY) -m export.measure $(MODELS)
 
-test-arm64: export | arm64-system
+test-arm64: export | image-system
 	$(PY) -m edge_demo.arm64_check $(or $(BUNDLE),$(MODELS:models/%=dist/%))
 
 demo: .venv/ready
@@ -126,9 +125,6 @@ endef
 
 system:
 	$(call install,$(SYSTEM),the microphone and synthesised speech)
-
-arm64-system:
-	$(call install,$(ARM64_SYSTEM),make test-arm64)
 
 test-system:
 	$(call install,$(TEST_SYSTEM),the tests of microphone and browser and broker and deployment)

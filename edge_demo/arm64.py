@@ -9,6 +9,7 @@ Needs mmdebstrap, qemu-user-static and patchelf (make image-system), and the fir
 """
 
 import glob
+import hashlib
 import os
 import shutil
 import subprocess
@@ -86,11 +87,12 @@ def site(python: str) -> Path:
     if python not in SUITES:
         raise Arm64Error(f"Python {python}: has no PyAudio ready: use a system with {' or '.join(SUITES)}, "
                          "as Raspberry Pi OS Bookworm and Trixie are")
-    folder = CACHE / f"site-{python}"
+    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    wheels = [line for line in lines if line.startswith(PACKAGES)]
+    folder = CACHE / f"site-{python}-{hashlib.sha256(' '.join(wheels).encode()).hexdigest()[:8]}"
     if not folder.is_dir():
         debian = root(SUITES[python])
         part = _part(folder)
-        wheels = [line for line in (ROOT / "requirements.txt").read_text().split() if line.startswith(PACKAGES)]
         # numpy and onnxruntime are all that inference imports (tests/runtime/test_device_imports.py): no dependencies.
         run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", part, "--only-binary=:all:",
              "--platform=manylinux_2_28_aarch64", "--implementation=cp", f"--python-version={python}", *wheels],
