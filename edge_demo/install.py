@@ -189,6 +189,7 @@ def install(root: Path, release: Path, config: Path | None) -> None:
     before = target_of(current)
     if is_live:
         kept = root / STATE / CONFIG
+        os.sync()  # a power cut shall find the release whole behind the link that is to lead to it
         check_runs(release, (config or (kept.parent if kept.exists() else release / "system")) / CONFIG)
     changed = install_system(root, release)
     changed |= install_config(root, release, config)
@@ -209,6 +210,8 @@ def install(root: Path, release: Path, config: Path | None) -> None:
                 raise InstallError("the service does not start: journalctl -u earshot -n 20 says why")
             rollback(root, config is not None)
             raise InstallError("the service did not start, and what ran before runs again: journalctl -u earshot -n 40")
+    if is_live:
+        os.sync()  # what ran before goes when the link away from it is on the disk
     remove_old(home)
 
 
