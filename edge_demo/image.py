@@ -81,7 +81,7 @@ def debian() -> Path:
             run("rm", "-rf", "--one-file-system", part)
         excluded = (f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info"))
         process = subprocess.run(
-            ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--architectures=arm64", *excluded,
+            ["mmdebstrap", "--mode=root", "--variant=minbase", "--architectures=arm64", *excluded,
              f"--include={','.join(PACKAGES)}",
              *(f'--{hook}-hook={sys.executable} {swift.__file__} {what} "$1"'
                for hook, what in (("essential", "divert"), ("customize", "restore"))),

@@ -19,6 +19,7 @@ NOTHING = ("/usr/bin/python3.13", "/usr/sbin/depmod", "/usr/sbin/update-initramf
            "/usr/bin/ssh-keygen")
 NATIVE = ("/usr/bin/dpkg-deb", "/usr/bin/dash", "/usr/bin/perl", "/usr/bin/tar", "/usr/bin/sed", "/usr/bin/grep")
 PERL = "usr/lib/x86_64-linux-gnu/perl-base"  # perl's own modules, in a folder of each architecture's
+LOADER = "lib64"  # where this machine's programs look for their loader; a link, or systemd says /usr is not merged
 
 
 def is_x86_64() -> bool:
@@ -38,6 +39,8 @@ def divert(root: Path) -> None:
         (root / program[1:]).symlink_to("/usr/bin/true")
     if is_x86_64():
         shutil.copytree(f"/{PERL}", root / PERL, symlinks=True)
+        (root / "usr" / LOADER).mkdir()
+        (root / LOADER).symlink_to(f"usr/{LOADER}")
     for program in NATIVE if is_x86_64() else ():
         # Read before it is moved: the shell itself is among them, and there is none while it is away.
         copied = [(root / str(path)[1:], file) for path, file in libraries(program).items()]
@@ -57,7 +60,8 @@ def restore(root: Path) -> None:
         shutil.rmtree(root / PERL)
         for path in {path for program in NATIVE for path in libraries(program)}:
             (root / str(path)[1:]).unlink()
-        for folder in (root / "lib64", (root / PERL).parent):
+        (root / LOADER).unlink()
+        for folder in (root / "usr" / LOADER, (root / PERL).parent):
             folder.rmdir()
 
 

@@ -25,12 +25,12 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def bookworm(tmp_path) -> Path:
+@pytest.fixture(scope="session")
+def untouched(tmp_path_factory) -> Path:
     """Debian's Bookworm with the programs that firstrun.py calls, and the user of Raspberry Pi OS."""
-    root = tmp_path / "root"
+    root = tmp_path_factory.mktemp("bookworm") / "root"
     disk.run("mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--architectures=arm64",
-             "--include=python3-minimal,passwd,systemd,openssh-server", "bookworm", root)
+             "--include=python3,passwd,systemd,openssh-server", "bookworm", root)
     chroot(root, "useradd", "--create-home", "--uid=1000", "--shell=/bin/bash", "pi")
     for folder in ("etc/sudoers.d", "boot/firmware", "var/lib/systemd/rfkill"):
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -38,6 +38,13 @@ def bookworm(tmp_path) -> Path:
     (root / "etc/hosts").write_text("127.0.0.1\tlocalhost\n127.0.1.1\traspberrypi\n")
     for name, text in BOOT.items():
         (root / "boot/firmware" / name).write_text(text)
+    return root
+
+
+@pytest.fixture
+def bookworm(untouched, tmp_path) -> Path:
+    root = tmp_path / "root"
+    disk.run("cp", "-a", untouched, root)
     return root
 
 
