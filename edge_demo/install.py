@@ -31,6 +31,7 @@ SUMS = "files.sha256"
 SYSTEM = {
     "earshot.service": UNIT,
     "earshot.sysusers": "usr/lib/sysusers.d/earshot.conf",
+    "earshot.rules": "usr/lib/udev/rules.d/60-earshot.rules",
 }
 CONFIG = "earshot.toml"
 
@@ -177,6 +178,8 @@ def check_runs(release: Path, config: Path) -> None:
 def restart() -> bool:
     """Whether the service is up, which its first hop or its wait for a microphone says."""
     subprocess.run(["systemctl", "daemon-reload"], check=True)
+    if shutil.which("udevadm"):  # LEDs that were there before our rule; without it only --led is missed
+        subprocess.run(["udevadm", "trigger", "--action=add", "--subsystem-match=leds", "--settle"])
     return subprocess.run(["systemctl", "restart", "earshot"]).returncode == 0
 
 

@@ -70,7 +70,8 @@ def _fill(release: Path, python: str, bundles: list[Path], site: Path) -> None:
     arm64.compile_all(python, release / "runtime", str(DEVICE / "runtime"))
     system = release / "system"
     system.mkdir()
-    shutil.copy(ROOT / "edge_demo" / "earshot.service", system)
+    for name in ("earshot.service", "earshot.rules"):
+        shutil.copy(ROOT / "edge_demo" / name, system)
     (system / "earshot.sysusers").write_text(
         'u earshot - "Earshot keyword spotting" /var/lib/earshot\nm earshot audio\n')
     names = [str(DEVICE / "bundles" / bundle.name) for bundle in bundles]

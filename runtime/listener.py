@@ -87,6 +87,7 @@ class Listener:
         keywords = tuple(keyword for ear in self.ears for keyword in ear.keywords)
         makers: dict[str, tuple[Any, ...]] = {
             "hook": (self._make_hook, options.exec, options.exec_timeout),
+            "led": (self._make_led, options.led),
             "keeper": (self._make_keeper, options.save_on_detect, options.save_seconds, options.save_megabytes),
             "mqtt": (self._make_mqtt, options.mqtt, options.mqtt_password_file, options.no_mqtt_discovery, keywords),
             "dashboard": (self._make_dashboard, options.dashboard, options.dashboard_token_file),
@@ -105,6 +106,11 @@ class Listener:
         from runtime.hook import Hook
 
         return Hook(options.exec, options.exec_timeout, self.journal.post)
+
+    def _make_led(self, options: argparse.Namespace) -> Any:
+        from runtime.led import Led
+
+        return Led(options.led, self.journal.post)
 
     def _make_keeper(self, options: argparse.Namespace) -> Any:
         from runtime.keep import Keeper

@@ -132,6 +132,7 @@ OPTIONS = (
            "EARSHOT_SCORE, EARSHOT_TIME and EARSHOT_BUNDLE in its environment"),
     Option("exec-timeout", "SECONDS", _number(0, 3600, "above 0 and at most 3600"), 10.0,
            "kill the command, and all it started, after so long (default: 10)"),
+    Option("led", "NAME", _text, None, "light this LED of /sys/class/leds at every detection: ACT on a Raspberry Pi"),
     Option("save-on-detect", "DIR", _text, None, "keep the audio around every detection as WAV", is_path=True),
     Option("save-seconds", "SECONDS", _number(0, 60, "above 0 and at most 60"), 3.0,
            "how much of it; the last half second follows the detection (default: 3)"),

@@ -14,6 +14,7 @@ import pytest
 from lines import Lines
 
 from runtime.keep import Keeper
+from runtime.led import Led
 from runtime.options import OptionsError
 
 LOUD = (0.5 * 32767 * np.sin(np.arange(16000))).astype("<i2").tobytes()
@@ -268,3 +269,42 @@ def test_systemd_hears_of_a_start_a_reload_and_an_end_and_is_fed_by_hops_alone(f
         while (said := systemd.recv(100)) == b"WATCHDOG=1":
             pass
         assert said == b"STOPPING=1"
+
+
+@pytest.fixture
+def led(tmp_path) -> Path:
+    """A folder as the kernel has one for each LED."""
+    folder = tmp_path / "ACT"
+    folder.mkdir()
+    (folder / "trigger").write_text("none [mmc0] timer")
+    (folder / "brightness").write_text("1")
+    return folder
+
+
+def test_led_is_lit_for_a_moment_and_given_back(fed, led):
+    listener = fed("--led", str(led))
+    eventually(lambda: (led / "trigger").read_text() == "none" and (led / "brightness").read_text() == "0")
+    listener.feed(LOUD)
+    listener.until(20, keyword="loud")
+    eventually(lambda: (led / "brightness").read_text() == "255")
+    eventually(lambda: (led / "brightness").read_text() == "0")
+    assert listener.end()["events"] == {}
+    assert (led / "trigger").read_text() == "mmc0"
+
+
+def test_led_that_is_gone_is_counted(fed, led):
+    listener = fed("--led", str(led))
+    eventually(lambda: (led / "brightness").read_text() == "0")
+    (led / "brightness").unlink()
+    (led / "brightness").mkdir()
+    listener.feed(LOUD, SILENCE, SILENCE)
+    assert listener.until(20, event="led_failed")["reason"] == "Is a directory"
+    assert listener.end()["events"]["led_failed"] >= 1
+
+
+def test_led_that_cannot_be_had_is_a_mistake_in_one_line(fed, tmp_path):
+    with pytest.raises(OptionsError, match="no such LED: there is"):
+        Led("nowhere", print)
+    (tmp_path / "trigger").mkdir()
+    with pytest.raises(OptionsError, match="Is a directory: let the service have it"):
+        Led(str(tmp_path), print)
