@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_demo import cost, evaluate, table_plots
+from export.bundle import file_of
 from runtime.engine import BundleError, Engine
 from training import data, metrics
 from training import recipe as recipes
@@ -35,8 +36,9 @@ from training.crnn import CRNN, n_parameters
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
 BASE = "base"  # what all others are compared with, unless recipes are named: then it is the first of these
-# Each model file of a bundle is a row of its own: file → what is put before the recipe's name.
-FORMS = {"model.onnx": "", "model.int8.onnx": "DQ+"}
+# Each model file of a bundle is a row of its own: candidate of export.quantize → what is put before the recipe's name.
+FLOAT, TRAINED = "float", "static, signed, trained"
+FORMS = {FLOAT: "", "dynamic": "DQ+", "static": "SQ+", TRAINED: "QAT+"}
 # What the two seed projects call their models, the second's marked with a prime. Other recipes keep their own names.
 THEIR_NAMES = {
     "base": "B",
@@ -65,6 +67,12 @@ class Training(NamedTuple):
         stem = recipes.path_of(self.recipe).stem
         return THEIR_NAMES.get(stem, stem) + (" alone" if self.alone else "")
 
+    @property
+    def forms(self) -> list[str]:
+        """Of FORMS, those that it is measured in; a control is there for its teacher's sake, and float says enough."""
+        trained = recipes.read(recipes.path_of(self.recipe), ["any"]).train.quantized_epochs > 0
+        return [form for form in FORMS if form == FLOAT or not self.alone and (trained or form != TRAINED)]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -82,8 +90,15 @@ class Options:
         path = recipes.path_of(training.recipe)
         return self.runs / recipes.run_name(path, self.recipe(training, seed), training.alone)
 
-    def bundle(self, training: Training, seed: int) -> Path:
-        return self.runs / "dist" / self.run(training, seed).name
+    def checkpoint(self, training: Training, seed: int, form: str) -> Path:
+        """Folder of the weights: those of the quantization-aware stage are another's."""
+        folder = self.run(training, seed)
+        return folder.with_name(f"{folder.name}-qat") if form == TRAINED else folder
+
+    def model(self, training: Training, seed: int, form: str) -> Path:
+        """Its ONNX file, in a bundle."""
+        bundle = self.runs / "dist" / self.checkpoint(training, seed, form).name
+        return bundle / ("model.onnx" if form == FLOAT else file_of(form))
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ class Row:
     """A training in one of its forms, all seeds."""
 
     training: Training
-    file: str
+    form: str
     parameters: int
     per_second: float  # multiplications
     as_the_seeds_count: int
@@ -106,7 +121,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        return FORMS[self.file] + self.training.name
+        return FORMS[self.form] + self.training.name
 
     def mean(self, *keys: str) -> float:
         return float(np.mean(self.values(*keys)))
@@ -140,13 +155,21 @@ def train(options: Options, wanted: list[Training]) -> None:
 
 
 def trained(options: Options, training: Training, seed: int) -> bool:
-    folder = options.run(training, seed)
+    schedule = options.recipe(training, seed).train
+    return all(
+        epochs_of(options.checkpoint(training, seed, form))
+        >= (schedule.quantized_epochs if form == TRAINED else schedule.epochs)
+        for form in training.forms
+    )
+
+
+def epochs_of(folder: Path) -> int:
+    """That are done, in a run; 0 without weights."""
     try:
         with open(folder / "log.csv") as file:
-            done = len(list(csv.DictReader(file)))
+            return len(list(csv.DictReader(file))) if (folder / "model.safetensors").exists() else 0
     except OSError:
-        return False
-    return done >= options.recipe(training, seed).train.epochs and (folder / "model.safetensors").exists()
+        return 0
 
 
 def run(module: str, arguments: list[str]) -> None:
@@ -158,42 +181,52 @@ def run(module: str, arguments: list[str]) -> None:
 
 def export(options: Options, wanted: list[Training]) -> None:
     sources = max(path.stat().st_mtime for path in (ROOT / "export").glob("*.py"))
-    stale = []
+    stale: dict[tuple[str, ...], list[str]] = {}  # int8 forms to keep → checkpoints
     for training in wanted:
-        for seed in options.seeds:
-            manifest, checkpoint = options.bundle(training, seed) / "manifest.json", options.run(training, seed)
+        for checkpoint, forms in kept_together(options, training):
+            manifest = options.runs / "dist" / checkpoint.name / "manifest.json"
             newest = max(sources, (checkpoint / "model.safetensors").stat().st_mtime)
             if not manifest.exists() or manifest.stat().st_mtime < newest:
-                stale.append(str(checkpoint))
-    if stale:
-        run("export", [*stale, "--out", str(options.runs / "dist")])
+                stale.setdefault(forms, []).append(str(checkpoint))
+    for forms, checkpoints in stale.items():
+        if "static" in forms:
+            run("export.measure", [*checkpoints, "--ranges", "--data", str(options.base)])
+        also = [argument for form in forms for argument in ("--also", form)]
+        run("export", [*checkpoints, *also, "--out", str(options.runs / "dist")])
 
 
-def evaluation_of(options: Options, bundle: Path, file: str) -> Path:
-    digest = json.loads((bundle / "manifest.json").read_text())["files"][file]["sha256"]
-    return options.runs / "evaluations" / f"{bundle.name}-{file}-v{EVALUATION}-{digest[:16]}.json"
+def kept_together(options: Options, training: Training) -> list[tuple[Path, tuple[str, ...]]]:
+    """Checkpoints, and the int8 forms that the bundle of each is to keep."""
+    found: dict[Path, tuple[str, ...]] = {}
+    for seed in options.seeds:
+        for form in training.forms:
+            folder = options.checkpoint(training, seed, form)
+            found[folder] = (*found.get(folder, ()), *([form] if form != FLOAT else []))
+    return list(found.items())
 
 
-def measure(bundle: Path, file: str, base: Path, path: Path) -> None:
+def evaluation_of(options: Options, model: Path) -> Path:
+    bundle = model.parent
+    digest = json.loads((bundle / "manifest.json").read_text())["files"][model.name]["sha256"]
+    return options.runs / "evaluations" / f"{bundle.name}-{model.name}-v{EVALUATION}-{digest[:16]}.json"
+
+
+def measure(model: Path, base: Path, path: Path) -> None:
     """What `make evaluate` measures of a model file, and what became of each clip → JSON."""
-    figures, _, clips = evaluate.evaluate(Engine(bundle, file), base)
+    figures, _, clips = evaluate.evaluate(Engine(model.parent, model.name), base)
     kept = {"figures": figures, **{key: value.tolist() for key, value in vars(clips).items()}}
     write_atomically(path, json.dumps(kept).encode())
 
 
 def measure_all(options: Options, wanted: list[Training]) -> None:
     """Those that were not measured yet, on all cores."""
-    jobs = {}
-    for training in wanted:
-        for seed in options.seeds:
-            bundle = options.bundle(training, seed)
-            for file in FORMS:
-                path = evaluation_of(options, bundle, file)
-                if not path.exists():
-                    jobs[path] = (bundle, file)
+    every = [
+        options.model(training, seed, form) for training in wanted for seed in options.seeds for form in training.forms
+    ]
+    jobs = {path: model for model in every if not (path := evaluation_of(options, model)).exists()}
     os.environ["TQDM_DISABLE"] = "1"  # in the processes that measure
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(measure, *job, options.base, path) for path, job in jobs.items()]
+        running = [pool.submit(measure, model, options.base, path) for path, model in jobs.items()]
         try:
             for one in tqdm(running, desc="evaluating", unit="model", disable=not jobs):
                 one.result()
@@ -202,9 +235,9 @@ def measure_all(options: Options, wanted: list[Training]) -> None:
             raise
 
 
-def step_times(bundles: dict[tuple[Training, str], Path]) -> dict[tuple[Training, str], float]:
+def step_times(models: dict[tuple[Training, str], Path]) -> dict[tuple[Training, str], float]:
     """Median microseconds of a step, all in turn, so that whatever else the machine does slows all alike."""
-    engines = {key: Engine(bundle, key[1]) for key, bundle in bundles.items()}
+    engines = {key: Engine(model.parent, model.name) for key, model in models.items()}
     times: dict[tuple[Training, str], list[float]] = {key: [] for key in engines}
     hops = (np.random.default_rng(0).standard_normal((20, 1280)) * 0.05).astype(np.float32)
     for _ in range(40):
@@ -218,24 +251,24 @@ def step_times(bundles: dict[tuple[Training, str], Path]) -> dict[tuple[Training
 
 def rows(options: Options, wanted: list[Training]) -> list[Row]:
     first = options.seeds[0]
-    took = step_times({(t, file): options.bundle(t, first) for t in wanted for file in FORMS})
+    took = step_times({(t, form): options.model(t, first, form) for t in wanted for form in t.forms})
     found = []
     for training in wanted:
         recipe = options.recipe(training, first)
         model = CRNN(recipe.size)
-        bundles = [options.bundle(training, seed) for seed in options.seeds]
-        for file in FORMS:
-            kept = [json.loads(evaluation_of(options, bundle, file).read_text()) for bundle in bundles]
+        for form in training.forms:
+            models = [options.model(training, seed, form) for seed in options.seeds]
+            kept = [json.loads(evaluation_of(options, path).read_text()) for path in models]
             found.append(
                 Row(
                     training,
-                    file,
+                    form,
                     n_parameters(model),
                     cost.per_second(model),
                     cost.as_the_seeds_count(model),
-                    cost.weight_bytes(model, bundles[0], file),
-                    float(np.mean([(bundle / file).stat().st_size for bundle in bundles])),
-                    took[training, file],
+                    cost.weight_bytes(model, models[0].parent, models[0].name),
+                    float(np.mean([path.stat().st_size for path in models])),
+                    took[training, form],
                     recipe.train.epochs,
                     [one["figures"] for one in kept],
                     np.array([one["scores"] for one in kept]),
@@ -243,7 +276,7 @@ def rows(options: Options, wanted: list[Training]) -> list[Row]:
                     np.array([one["hits"] for one in kept], float),
                 )
             )
-    return found[: len(FORMS)] + sorted(found[len(FORMS) :], key=lambda row: -row.parameters)
+    return sorted(found, key=lambda row: (row.training != wanted[0], -row.parameters))
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -315,18 +348,20 @@ def comparison_table(pairs: list[tuple[Row, Row]]) -> str:
 
 def controlled(found: list[Row]) -> list[tuple[Row, Row]]:
     """Each taught row with the one that had no teacher."""
-    place = {(row.training, row.file): row for row in found}
+    place = {(row.training, row.form): row for row in found}
     return [
-        (row, place[Training(row.training.recipe, True), row.file])
+        (row, place[Training(row.training.recipe, True), row.form])
         for row in found
-        if (Training(row.training.recipe, True), row.file) in place and not row.training.alone
+        if (Training(row.training.recipe, True), row.form) in place and not row.training.alone
     ]
 
 
 def quantized(found: list[Row]) -> list[tuple[Row, Row]]:
-    """Each quantized row with its float one, controls left out."""
-    plain = {row.training: row for row in found if row.file == "model.onnx"}
-    return [(row, plain[row.training]) for row in found if row.file != "model.onnx" and not row.training.alone]
+    """Each quantized row with its float one, and what was trained for int8 with what was not."""
+    place = {(row.training, row.form): row for row in found}
+    pairs = [(row, place[row.training, FLOAT]) for row in found if row.form != FLOAT]
+    untrained = [form for form in FORMS if form not in (FLOAT, TRAINED)]
+    return pairs + [(row, place[row.training, form]) for row in found if row.form == TRAINED for form in untrained]
 
 
 PUBLISHED = """\
@@ -350,7 +385,9 @@ def document(options: Options, found: list[Row], pictures: list[str]) -> str:
 
 Written by `{command}`: every recipe of `training/recipes`, {how} of each, for "{options.keyword}".
 B, KD, KD2, AD+KD, SP+AD+KD are the first seed project's models, B′ and KD′ the second's; the others are ours.
-DQ: `model.int8.onnx` of the same checkpoint. *alone*: the same student, schedule and data without its teacher.
+DQ: the same checkpoint with dynamic int8; SQ: with static int8, calibrated on training recordings; QAT: trained on for
+`train.quantized_epochs` with everything rounded as static int8 rounds it. *alone*: the same student, schedule and data
+without its teacher.
 Every figure is of the exported ONNX file, streamed hop by hop, on recordings of speakers that nothing was trained on
 (`make evaluate`). Figures are means over the random seeds, with the lowest and the highest.
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 if TYPE_CHECKING:
     from edge_demo.table import Row
 
-FLOAT = "model.onnx"
+FLOAT = "float"  # form of a row
 MARKERS = "os^Dv"  # a form each; a colour for each recipe
 
 
@@ -30,14 +30,14 @@ def draw_sizes(rows: list[Row]) -> Figure:
     """What quantization and distillation take away, and what sizes have to do with epochs and multiplications."""
     figure = Figure(figsize=(14, 10), layout="constrained")
     (files, weights), (epochs, macs) = figure.subplots(2, 2)
-    plain = [row for row in rows if row.file == FLOAT]
-    kinds = list(dict.fromkeys(row.file for row in rows))
+    plain = [row for row in rows if row.form == FLOAT]
+    plain_trainings = [row.training for row in plain]
+    kinds = list(dict.fromkeys(row.form for row in rows))
     height = 0.8 / len(kinds)
     for place, kind in enumerate(kinds):
-        chosen = [row for row in rows if row.file == kind]
-        bars = files.barh(
-            np.arange(len(chosen)) + place * height, [row.file_bytes / 1024 for row in chosen], height, label=kind
-        )
+        chosen = [row for row in rows if row.form == kind]
+        places = [plain_trainings.index(row.training) + place * height for row in chosen]
+        bars = files.barh(places, [row.file_bytes / 1024 for row in chosen], height, label=kind)
         files.bar_label(bars, fmt="%.0f", padding=2, fontsize="small")
     files.set_yticks(np.arange(len(plain)) + height * (len(kinds) - 1) / 2, [row.name for row in plain])
     files.set(xlabel="KiB of the file, front end included", title="quantization's effect on size")
@@ -84,10 +84,10 @@ def draw_errors(rows: list[Row]) -> Figure:
 def looks(rows: list[Row], row: Row) -> dict[str, Any]:
     """The marker of a row."""
     recipes = list(dict.fromkeys(one.training.recipe for one in rows))
-    files = list(dict.fromkeys(one.file for one in rows))
+    forms = list(dict.fromkeys(one.form for one in rows))
     return {
         "color": f"C{recipes.index(row.training.recipe)}",
-        "marker": MARKERS[files.index(row.file)],
+        "marker": MARKERS[forms.index(row.form)],
         "fillstyle": "none" if row.training.alone else "full",
         "linestyle": "",
     }

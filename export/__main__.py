@@ -19,6 +19,7 @@ from export.bundle import export
 from export.detector import Detector
 from export.foreign import read_state_dict
 from export.measure import recorded
+from export.quantize import CANDIDATES
 from export.verify import VerifyError
 from training import checkpoint
 
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     bundles = []
     for detector in detectors:
         try:
-            bundles.append(export(detector, options.out, say))
+            bundles.append(export(detector, options.out, say, options.also))
         except VerifyError as error:
             complain(f"{detector.name}: no bundle: {error}", 1)
         except OSError as error:
@@ -56,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     )
     known.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT", help="folder or .safetensors file")
     known.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundles go to DIR/<name>")
+    known.add_argument("--also", action="append", default=[], choices=CANDIDATES, metavar="CANDIDATE",
+                       help="keep this int8 form too, whether it agrees or not, as model.CANDIDATE.onnx; may be given "
+                       f"again; one of {', '.join(f'“{name}”' for name in CANDIDATES)}")  # fmt: skip
     seed = known.add_argument_group("import a state dict of the seed projects")
     seed.add_argument("--seed-state-dict", type=Path, metavar="FILE.pt", help="a CRNN with conv, gru, attention, ...")
     seed.add_argument("--keyword", help="the word it was trained for")
@@ -117,9 +121,7 @@ def read_checkpoint(path: Path) -> Detector:
         raise checkpoint.CheckpointError(
             f"{path}: {counts[0]} keywords, {counts[1]} thresholds and {counts[2]} outputs do not fit; train it again"
         )
-    return Detector(
-        info.name, model, info.keywords, info.thresholds, info.refractory_hops, info.ranges, recorded(path)
-    )
+    return Detector(info.name, model, info.keywords, info.thresholds, info.refractory_hops, info.ranges, recorded(path))
 
 
 def table(bundles: list[dict[str, Any]], out: Path) -> str:

@@ -3,7 +3,7 @@
 import math
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,19 @@ from export.report import executed_operations, write_report
 from export.step import Cell, Step, offline_scores
 from export.timing import step_times
 from export.torchscript import export_torchscript
-from export.verify import TOLERANCES, Parity, onnx_form, torchscript_form, verify
+from export.verify import TOLERANCES, Parity, VerifyError, onnx_form, torchscript_form, verify
 from training.crnn import n_parameters
 
 RECORDED = ("calibrated_on", "measured_on")  # what int8.json says of its recordings
 ONNX_FORMS = ("model.onnx", "model.int8.onnx")
 
 
-def export(detector: Detector, out: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+def export(
+    detector: Detector, out: Path, say: Callable[[str], None] = print, also: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write the bundle `out`/<name> and return its manifest. `say` is told of each stage.
+
+    also: candidates of export.quantize that are kept too, as `file_of` calls them, whether they agree or not.
 
     Raises VerifyError when a form does not say what the trained model says, and OSError when writing fails; either
     way nothing is left behind, and an older bundle of that name stays.
@@ -52,6 +56,10 @@ def export(detector: Detector, out: Path, say: Callable[[str], None] = print) ->
         tried = try_all(detector, sources, files, audio, reference)
         chosen = choose(tried)
         shutil.copyfile(files[chosen], folder / "model.int8.onnx")
+        for name in also:
+            if name not in files:
+                raise VerifyError(f"“{name}” needs a checkpoint of a quantization-aware training")
+            shutil.copyfile(files[name], folder / file_of(name))
         export_ort(folder)
 
         int8 = {name: onnx_form(folder / name, detector) for name in ("model.int8.onnx", MOBILE)}
@@ -78,9 +86,14 @@ def export(detector: Detector, out: Path, say: Callable[[str], None] = print) ->
         say(f"{detector.name}: drawing the report")
         floats = {node: why_float(tried, chosen, node) for node in tried[chosen].left_float}
         write_report(folder, detector, measured, reference, parity, floats)
-        content = manifest(detector, folder, default_model, measured)
+        content = manifest(detector, folder, default_model, measured, [file_of(name) for name in also])
         write_manifest(content, folder)  # last: what has a manifest is a bundle
     return content
+
+
+def file_of(candidate: str) -> str:
+    """What the file of a candidate is called that is kept besides the one that is chosen."""
+    return f"model.{candidate.replace(',', '').replace(' ', '-')}.onnx"
 
 
 def parity_figures(name: str, parity: Parity) -> dict[str, float]:

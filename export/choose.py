@@ -106,4 +106,3 @@ def figures(trial: Trial) -> str:
     if trial.misses is not None:
         parts.append(f"{100 * trial.misses:+.2f} points of misses")
     return ", ".join(parts)
-

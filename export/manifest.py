@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from export.step import state_shapes
 FILES = ("model.onnx", "model.int8.onnx", "model.torchscript", MOBILE, OPERATORS)
 
 
-def manifest(detector: Detector, folder: Path, default_model: str, measured: dict[str, Any]) -> dict[str, Any]:
-    """folder: where the model files lie. measured: anything JSON can hold."""
+def manifest(
+    detector: Detector, folder: Path, default_model: str, measured: dict[str, Any], also: Sequence[str] = ()
+) -> dict[str, Any]:
+    """folder: where the model files lie; also: those besides FILES. measured: anything JSON can hold."""
     return {
         "earshot_version": "1",
         "name": detector.name,
@@ -24,7 +27,7 @@ def manifest(detector: Detector, folder: Path, default_model: str, measured: dic
         "threshold": detector.thresholds,
         "refractory_hops": detector.refractory_hops,
         "default_model": default_model,
-        "files": {name: fingerprint(folder / name) for name in FILES},
+        "files": {name: fingerprint(folder / name) for name in (*FILES, *also)},
         "states": [{"name": name, "shape": shape} for name, shape in state_shapes(detector.model.size).items()],
         "measured": measured,
     }

@@ -89,16 +89,27 @@ def validation_clips(base: Path, keywords: list[str]) -> tuple[list[np.ndarray],
     return data.read_floats(found, "validation clips"), labels
 
 
+def measure_ranges(detector: Detector, base: Path) -> dict[str, Any]:
+    """What int8.json holds without a judgement of the candidates."""
+    training = calibration_stream(base, detector.keywords)
+    with tempfile.TemporaryDirectory() as scratch:
+        ranges = calibrate(write_sources(detector, Path(scratch))[Cell], detector, training)
+    return {
+        "calibrated_on": f"{CALIBRATION_SECONDS // 60} minutes of training recordings in one stream",
+        "ranges": {name: [float(f"{low:.6g}"), float(f"{high:.6g}")] for name, (low, high) in ranges.items()},
+        "candidates": {},
+    }
+
+
 def measure(detector: Detector, base: Path) -> dict[str, Any]:
     """All that int8.json holds but the weights' SHA-256."""
-    training = calibration_stream(base, detector.keywords)
+    found = measure_ranges(detector, base)
     clips, labels = validation_clips(base, detector.keywords)
     audio, spans = streams.joined(clips, seed=0)
     candidates: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         sources = write_sources(detector, Path(scratch))
-        ranges = calibrate(sources[Cell], detector, training)
-        files = make_candidates(detector, sources, ranges, Path(scratch))
+        files = make_candidates(detector, sources, found["ranges"], Path(scratch))
         del files["float, fused GRU"]  # says what float says: the verification holds it to that
         reference = stream("float", onnx_form(files.pop("float"), detector), detector, audio)
         of_clips = streams.clip_scores(reference, spans, detector.hop_samples)
@@ -115,12 +126,8 @@ def measure(detector: Detector, base: Path) -> dict[str, Any]:
                 "p99_difference": float(f"{np.quantile(differences, 0.99):.3g}"),
             }
     spoken = int((labels >= 0).sum())
-    return {
-        "calibrated_on": f"{CALIBRATION_SECONDS // 60} minutes of training recordings in one stream",
-        "measured_on": f"{spoken} validation clips of the keyword and {len(labels) - spoken} others in one stream",
-        "ranges": {name: [float(f"{low:.6g}"), float(f"{high:.6g}")] for name, (low, high) in ranges.items()},
-        "candidates": candidates,
-    }
+    measured_on = f"{spoken} validation clips of the keyword and {len(labels) - spoken} others in one stream"
+    return found | {"measured_on": measured_on, "candidates": candidates}
 
 
 def worst(mine: np.ndarray, theirs: np.ndarray, labels: np.ndarray, thresholds: list[float]) -> float:
@@ -140,13 +147,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="folder made by training")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
+    parser.add_argument("--ranges", action="store_true", help="these only: no candidate is judged, which takes minutes")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
         base = data.root(options.data)
         for folder in options.checkpoints:
             weights = folder / "model.safetensors"
-            content = {"sha256": digest(weights) if weights.exists() else "", **measure(read_checkpoint(folder), base)}
+            found = (measure_ranges if options.ranges else measure)(read_checkpoint(folder), base)
+            content = {"sha256": digest(weights) if weights.exists() else "", **found}
             checkpoint.write_atomically(folder / FILE, (json.dumps(content, indent=1) + "\n").encode())
             for name, figures in content["candidates"].items():
                 mark = "" if figures["more_misses"] <= 0 else "  (more than float)"

@@ -107,8 +107,9 @@ def candidates_table(int8: dict[str, Any]) -> str:
     """What was tried, what it costs, and on what it was measured."""
     recordings = int8["recordings"]
     on = (
-        f"Calibrated on {recordings['calibrated_on']}; misses and the last column on {recordings['measured_on']} "
-        "(`python -m export.measure`, kept in the checkpoint's int8.json)."
+        f"Calibrated on {recordings['calibrated_on']}; misses and the last column on "
+        f"{recordings.get('measured_on', 'nothing yet')} (`python -m export.measure`, kept in the checkpoint's "
+        "int8.json)."
         if recordings
         else "No recordings were at hand and the checkpoint has no int8.json (`python -m export.measure` makes it): "
         "calibrated and judged on the verification audio alone."

@@ -253,7 +253,8 @@ def train(
         raise recipes.RecipeError(f"{counts}: the first must be a multiple of the second")
     seeds = recipe.distill.seeds if recipe.distill.teacher else ()
     teachers = [train_teacher(recipe, seed, base, runs, workers, quick) for seed in seeds]
-    learn(Trainer(recipe, recipe_text, folder), teachers, base, workers)
+    first = replace(recipe, train=replace(recipe.train, quantized_epochs=0))  # the second stage may come later
+    learn(Trainer(first, recipe_text, folder), teachers, base, workers)
     if recipe.train.quantized_epochs:
         learn(fine_tuner(recipe, recipe_text, folder), teachers, base, workers)
 
@@ -261,7 +262,7 @@ def train(
 def fine_tuner(recipe: Recipe, recipe_text: str, folder: Path) -> Trainer:
     """A second stage that begins with what the first one left in `folder`: quantization-aware, gently."""
     rate = recipe.train.learning_rate * FINE_TUNING
-    schedule = replace(recipe.train, epochs=recipe.train.quantized_epochs, learning_rate=rate)
+    schedule = replace(recipe.train, epochs=recipe.train.quantized_epochs, quantized_epochs=0, learning_rate=rate)
     stage = replace(recipe, model=recipe.size, prune=Prune(), train=schedule)
     trainer = Trainer(stage, recipe_text, folder.with_name(f"{folder.name}-qat"), QuantizedCRNN)
     weights = checkpoint.load(folder)[0].state_dict()
@@ -316,6 +317,7 @@ def train_teacher(recipe: Recipe, seed: int, base: Path, runs: Path, workers: in
     teacher = recipes.read(path, list(recipe.data.keywords), seed)
     if teacher.distill.teacher or teacher.model.hop_samples != recipe.model.hop_samples:
         raise recipes.RecipeError(f"{path}: a teacher has no teacher, and its hop is the student's; name another")
+    teacher = replace(teacher, train=replace(teacher.train, quantized_epochs=0))  # nobody needs it in int8 for that
     folder = runs / recipes.run_name(path, teacher)
     teacher, text = shortened(teacher, path.read_text()) if quick else (teacher, path.read_text())
     train(teacher, text, base, folder, runs, workers)
@@ -331,7 +333,7 @@ def without_teacher(recipe: Recipe, text: str) -> tuple[Recipe, str]:
     if not recipe.distill.teacher:
         raise recipes.RecipeError("--alone leaves the teacher out, and this recipe has none")
     note = "# Trained with --alone, the control: without the teacher that is named below.\n"
-    return replace(recipe, distill=Distill()), note + text
+    return replace(recipe, distill=Distill(), train=replace(recipe.train, quantized_epochs=0)), note + text
 
 
 def main() -> int:

@@ -32,7 +32,7 @@ def test_weights_of_a_bundle_are_counted_without_its_front_end(shipped):
     assert 70_443 < cost.weight_bytes(model, shipped, "model.int8.onnx") < 1.2 * 70_443
 
 
-def a_row(training: table.Training, file: str, missed: int, parameters: int) -> table.Row:
+def a_row(training: table.Training, form: str, missed: int, parameters: int) -> table.Row:
     """Of three seeds, each of which misses so many of 40 clips, not the same ones."""
     labels = np.array([1] * 40 + [0] * 400)
     scores, hits = np.where(labels == 1, 0.9, 0.1) * np.ones((3, 1)), np.ones((3, 40))
@@ -46,18 +46,18 @@ def a_row(training: table.Training, file: str, missed: int, parameters: int) -> 
         "continuous_at_operating_point": {"per_hour": 1.5},
         "misses_clean": {"share": missed / 40},
     }
-    weights = parameters * (4 if file == "model.onnx" else 1)
+    weights = parameters * (4 if form == table.FLOAT else 1)
     costs = parameters, 12.5 * parameters, 25 * parameters, weights, weights + 9000.0, 100.0, 3
-    return table.Row(training, file, *costs, [figures] * 3, scores, labels, hits)
+    return table.Row(training, form, *costs, [figures] * 3, scores, labels, hits)
 
 
 @pytest.fixture
 def found() -> list[table.Row]:
     base, taught, alone = table.Training("base", False), table.Training("kd", False), table.Training("kd", True)
     return [
-        a_row(training, file, missed, parameters)
+        a_row(training, form, missed, parameters)
         for training, missed, parameters in ((base, 2, 8000), (taught, 3, 1000), (alone, 20, 1000))
-        for file in table.FORMS
+        for form in training.forms
     ]
 
 
@@ -74,15 +74,21 @@ def test_document_says_what_was_measured(found, tmp_path):
         assert (tmp_path / picture).stat().st_size > 10_000 and f"({picture})" in text
 
 
-def test_pairs_are_of_one_recipe_and_one_file(found):
-    assert [(one.name, other.name) for one, other in table.controlled(found)] == [
-        ("KD", "KD alone"), ("DQ+KD", "DQ+KD alone"),
-    ]  # fmt: skip
-    assert [other.file for _, other in table.quantized(found)] == ["model.onnx"] * 2
+def test_pairs_are_of_one_recipe_and_one_form(found):
+    assert [(one.name, other.name) for one, other in table.controlled(found)] == [("KD", "KD alone")]
+    pairs = [(one.name, other.name) for one, other in table.quantized(found)]
+    assert {("DQ+KD", "KD"), ("SQ+KD", "KD")} < set(pairs) and not any("alone" in one for one, _ in pairs)
+
+
+def test_what_was_trained_for_int8_is_compared_with_what_was_not():
+    training = table.Training("base", False)
+    every = [a_row(training, form, 2, 8000) for form in table.FORMS]
+    pairs = [(one.name, other.name) for one, other in table.quantized(every)]
+    assert {("QAT+B", "B"), ("QAT+B", "DQ+B"), ("QAT+B", "SQ+B")} < set(pairs)
 
 
 def test_equal_models_are_not_shown_to_differ(found):
-    assert "neither" in table.comparison_table([(found[0], replace(found[0], file="model.int8.onnx"))])
+    assert "neither" in table.comparison_table([(found[0], replace(found[0], form="dynamic"))])
 
 
 def test_every_taught_recipe_has_its_control_and_the_base_comes_first():
@@ -142,9 +148,8 @@ def test_from_recordings_to_the_table_and_nothing_twice(corpus, tmp_path, monkey
     with open(words / "testing_list.txt", "a") as file:
         file.write("\n".join(others) + "\n")
     (tmp_path / "wide.toml").write_text(TINY)
-    (tmp_path / "narrow.toml").write_text(
-        TINY.replace("hidden = 6", "hidden = 3") + '[distill]\nteacher = "wide.toml"\nseeds = [0]\n'
-    )
+    narrow = TINY.replace("hidden = 6", "hidden = 3").replace("epochs = 1", "epochs = 1\nquantized_epochs = 1")
+    (tmp_path / "narrow.toml").write_text(narrow + '[distill]\nteacher = "wide.toml"\nseeds = [0]\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(table, "SEEDS", (0,))
@@ -152,8 +157,9 @@ def test_from_recordings_to_the_table_and_nothing_twice(corpus, tmp_path, monkey
     assert table.main() == 0, capfd.readouterr().err
     once, text = capfd.readouterr().out, (tmp_path / "docs" / "results.md").read_text()
     assert "training 3 of 3: narrow alone, seed 0" in once
-    for name in ("wide", "DQ+wide", "narrow", "DQ+narrow", "narrow alone"):
+    for name in ("wide", "DQ+wide", "SQ+wide", "narrow", "DQ+narrow", "QAT+narrow"):
         assert text.count(f"\n| {name} |") >= 2
+    assert "\n| narrow alone |" in text and "| narrow | narrow alone |" in text
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
     assert table.main() == 0 and "training" not in capfd.readouterr().out
     assert made == {path: path.stat().st_mtime_ns for path in made}
