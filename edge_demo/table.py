@@ -26,7 +26,6 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_demo import cost, evaluate, table_plots
-from export.bundle import file_of
 from runtime.engine import BundleError, Engine
 from training import data, metrics
 from training import recipe as recipes
@@ -39,6 +38,7 @@ BASE = "base"  # what all others are compared with, unless recipes are named: th
 # Each model file of a bundle is a row of its own: candidate of export.quantize → what is put before the recipe's name.
 FLOAT, TRAINED = "float", "static, signed, trained"
 FORMS = {FLOAT: "", "dynamic": "DQ+", "static": "SQ+", TRAINED: "QAT+"}
+FILES = {FLOAT: "model.onnx", TRAINED: "model.static-signed-trained.onnx"}  # the others: model.<form>.onnx
 # What the two seed projects call their models, the second's marked with a prime. Other recipes keep their own names.
 THEIR_NAMES = {
     "base": "B",
@@ -98,7 +98,7 @@ class Options:
     def model(self, training: Training, seed: int, form: str) -> Path:
         """Its ONNX file, in a bundle."""
         bundle = self.runs / "dist" / self.checkpoint(training, seed, form).name
-        return bundle / ("model.onnx" if form == FLOAT else file_of(form))
+        return bundle / FILES.get(form, f"model.{form}.onnx")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def trainings(wanted: list[str]) -> list[Training]:
     found = []
     for name in wanted or sorted(recipes.known(), key=lambda name: (name != BASE, name)):
         recipe = recipes.read(recipes.path_of(name), ["any"])
-        found += [Training(name, alone) for alone in ((False, True) if recipe.distill.teacher else (False,))]
+        found += [Training(name, alone) for alone in ((False, True) if recipe.distill.teachers else (False,))]
     return found
 
 

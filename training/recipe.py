@@ -51,8 +51,8 @@ class Schedule:
 class Distill:
     """Who teaches, and how much it counts; teachers that are not there yet are trained first."""
 
-    teacher: str = ""  # a recipe; empty: nobody
-    seeds: tuple[int, ...] = (0, 1, 2)  # of the teacher: their mean is what is learnt
+    teachers: tuple[str, ...] = ()  # recipes; empty: nobody
+    seeds: tuple[int, ...] = (0, 1, 2)  # of each: the mean of all is what is learnt
     weight: float = 4.0  # of the distillation loss, added to the loss on the labels
     temperature: float = 2.0
     attention: float = 0.0  # weight of the attention distillation, added too

@@ -251,8 +251,8 @@ def train(
     if recipe.train.batch % processes.count():
         counts = f"train.batch is {recipe.train.batch}, the processes are {processes.count()}"
         raise recipes.RecipeError(f"{counts}: the first must be a multiple of the second")
-    seeds = recipe.distill.seeds if recipe.distill.teacher else ()
-    teachers = [train_teacher(recipe, seed, base, runs, workers, quick) for seed in seeds]
+    who = [(name, seed) for name in recipe.distill.teachers for seed in recipe.distill.seeds]
+    teachers = [train_teacher(recipe, name, seed, base, runs, workers, quick) for name, seed in who]
     first = replace(recipe, train=replace(recipe.train, quantized_epochs=0))  # the second stage may come later
     learn(Trainer(first, recipe_text, folder), teachers, base, workers)
     if recipe.train.quantized_epochs:
@@ -311,11 +311,13 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
     processes.wait()  # what was written last may be a teacher that the others read next
 
 
-def train_teacher(recipe: Recipe, seed: int, base: Path, runs: Path, workers: int, quick: bool) -> Path:
+def train_teacher(
+    recipe: Recipe, name: str, seed: int, base: Path, runs: Path, workers: int, quick: bool
+) -> Path:
     """Train one of the recipe's teachers, or find it trained; returns its folder. Raises RecipeError."""
-    path = recipes.path_of(recipe.distill.teacher)
+    path = recipes.path_of(name)
     teacher = recipes.read(path, list(recipe.data.keywords), seed)
-    if teacher.distill.teacher or teacher.model.hop_samples != recipe.model.hop_samples:
+    if teacher.distill.teachers or teacher.model.hop_samples != recipe.model.hop_samples:
         raise recipes.RecipeError(f"{path}: a teacher has no teacher, and its hop is the student's; name another")
     teacher = replace(teacher, train=replace(teacher.train, quantized_epochs=0))  # nobody needs it in int8 for that
     folder = runs / recipes.run_name(path, teacher)
@@ -330,7 +332,7 @@ def shortened(recipe: Recipe, text: str) -> tuple[Recipe, str]:
 
 def without_teacher(recipe: Recipe, text: str) -> tuple[Recipe, str]:
     """The control of a distilled recipe: the same in all else. Raises RecipeError where there is no teacher."""
-    if not recipe.distill.teacher:
+    if not recipe.distill.teachers:
         raise recipes.RecipeError("--alone leaves the teacher out, and this recipe has none")
     note = "# Trained with --alone, the control: without the teacher that is named below.\n"
     return replace(recipe, distill=Distill(), train=replace(recipe.train, quantized_epochs=0)), note + text

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from training import augment, data, packages, synthesize
+from training import augment, data, mislabelled, packages, synthesize
 from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Recipe, Schedule
@@ -56,7 +56,9 @@ class Clips:
 
 def find(base: Path, recipe: Recipe) -> Clips:
     """The recordings of the training split. Raises DataError where a keyword has no clips."""
+    wrong = mislabelled.known()
     words = [c for c in data.find(base, recipe.data.words, words=True) if c.split == "training"]
+    words = [c for c in words if mislabelled.name_of(c.path, base) not in wrong]
     speech = [c for c in data.find(base, recipe.data.speech) if c.split == "training"]
     noise = [c for c in data.find(base, recipe.data.noise) if c.split == "training"]
     spoken = recipe.data.keywords

@@ -149,7 +149,7 @@ def test_from_recordings_to_the_table_and_nothing_twice(corpus, tmp_path, monkey
         file.write("\n".join(others) + "\n")
     (tmp_path / "wide.toml").write_text(TINY)
     narrow = TINY.replace("hidden = 6", "hidden = 3").replace("epochs = 1", "epochs = 1\nquantized_epochs = 1")
-    (tmp_path / "narrow.toml").write_text(narrow + '[distill]\nteacher = "wide.toml"\nseeds = [0]\n')
+    (tmp_path / "narrow.toml").write_text(narrow + '[distill]\nteachers = ["wide.toml"]\nseeds = [0]\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(table, "SEEDS", (0,))

@@ -87,7 +87,7 @@ def test_interrupted_training_ends_as_an_uninterrupted_one(folder, corpus, whole
 
 def test_a_student_trains_its_teachers_first(folder, corpus, whole):
     (folder / "teacher.toml").write_text(RECIPE)
-    text = RECIPE.replace("epochs = 2", "epochs = 1") + '[distill]\nteacher = "teacher.toml"\nseeds = [3]\n'
+    text = RECIPE.replace("epochs = 2", "epochs = 1") + '[distill]\nteachers = ["teacher.toml"]\nseeds = [3]\n'
     done = train(folder, corpus, "student", text)
     assert done.returncode == 0, done.stderr
     assert checkpoint.load(folder / "runs" / "happy-teacher-s3")[1].recipe.train.seed == 3
@@ -97,7 +97,7 @@ def test_a_student_trains_its_teachers_first(folder, corpus, whole):
 
 PRUNED = RECIPE.replace("epochs = 2", "epochs = 3") + """
 [distill]
-teacher = "teacher.toml"
+teachers = ["teacher.toml"]
 seeds = [3]
 attention = 1.0
 [prune]
@@ -135,7 +135,7 @@ def test_a_pruned_student_is_small_and_goes_on_after_an_interruption(folder, cor
 
 
 def test_a_control_is_its_recipe_without_the_teacher():
-    text = RECIPE + '[distill]\nteacher = "base"\nattention = 1.0\n'
+    text = RECIPE + '[distill]\nteachers = ["base"]\nattention = 1.0\n'
     control, note = training.without_teacher(recipes.parse(text), text)
     assert control == recipes.parse(RECIPE) and note.startswith("# Trained with --alone") and note.endswith(text)
     assert recipes.run_name(recipes.path_of("kd"), control, alone=True) == "happy-kd-alone-s0"
@@ -175,7 +175,7 @@ def test_two_processes_learn_what_one_does(folder, corpus):
 
 
 def test_a_recipe_that_teaches_itself_is_one_line(folder, corpus):
-    text = RECIPE + '[distill]\nteacher = "self.toml"\n'
+    text = RECIPE + '[distill]\nteachers = ["self.toml"]\n'
     done = train(folder, corpus, "self", text)
     assert done.returncode == 2 and "a teacher has no teacher" in done.stderr and "Traceback" not in done.stderr
 
