@@ -1,9 +1,9 @@
 """Synthesised speech as negatives: sentences of dictionary words, thick with words that sound like the keyword.
 
 Real recordings of near-misses are rare (who records "happen" for a detector of "happy"?), and a model that has not
-heard them takes them for the keyword. espeak-ng and flite read them in many voices, speeds and pitches. What they say
-is never a keyword, nor a word that has the keyword's sounds in it. Needs espeak-ng, flite and a word list (Debian:
-wamerican).
+heard them takes them for the keyword. espeak-ng, flite and SVOX Pico read them in many voices, speeds and pitches. What
+they say is never a keyword, nor a word that has the keyword's sounds in it. Needs espeak-ng, flite and a word list
+(Debian: wamerican), and Pico, which comes with its voices from PyPI (ttspico).
 """
 
 import hashlib
@@ -13,18 +13,21 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
+import soundfile
 from tqdm import tqdm
 
 from training.data import DataError
 
-VERSION = 4
+VERSION = 5
 WORDS = Path("/usr/share/dict/american-english")
-MISSING = "apt-get install espeak-ng flite wamerican, or set data.synthetic = 0 in the recipe"
+MISSING = "apt-get install espeak-ng flite wamerican; pip install ttspico; or set data.synthetic = 0 in the recipe"
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
 ESPEAK_VARIANTS = tuple(f"+{sex}{n}" for sex, most in (("m", 8), ("f", 5)) for n in range(1, most + 1))
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
+PICO_VOICES, ONE_PICO = ("en-US", "en-GB"), Lock()  # its library keeps things in static memory
 # What running speech is mostly made of, and a dictionary is not.
 COMMON = """
 the be to of and a in that have I it for not on with he as you do at this but his by from they we say her she or an
@@ -36,6 +39,7 @@ copy
 """.split()  # noqa: SIM905
 
 ALIKE = 1500  # how many of the most similar words count as near-misses
+OFTEN = 12  # … and of the common words, as these are what a kitchen hears: "coffee" for "happy"
 
 
 def phonemes(words: list[str]) -> list[str]:
@@ -54,7 +58,8 @@ def phonemes(words: list[str]) -> list[str]:
         return [sounds for part in said for sounds in part]
 
 
-KINDS = ("aAeEiIoOuUVQ03@Y&", "pbtdkg?", "fvszSZTDCJh", "mnNlrRwjL")  # espeak-ng's letters: vowels, stops, …
+# espeak-ng's letters: vowels, stops, fricatives, what hums; and what lips make
+KINDS = ("aAeEiIoOuUVQ03@Y&", "pbtdkg?", "fvszSZTDCJh", "mnNlrRwjL", "pbfv")
 
 
 def cost(x: str, y: str) -> float:
@@ -79,7 +84,7 @@ def distance(target: str, sounds: str) -> float:
 
 def vocabulary(keywords: tuple[str, ...]) -> tuple[list[str], list[str], list[str]]:
     """What may be said: (all words, those among them that have a keyword's sounds in them but for a few, nearest first;
-    common words)."""
+    common words, nearest first)."""
     words = [w for w in WORDS.read_text().split() if re.fullmatch("[a-z]{2,14}", w)]
     spoken, targets = phonemes(words + COMMON), phonemes(list(keywords))
     allowed = {
@@ -89,7 +94,7 @@ def vocabulary(keywords: tuple[str, ...]) -> tuple[list[str], list[str], list[st
     }
     words, common = ([w for w in some if w in allowed] for some in (words, COMMON))
     alike = sorted(words, key=lambda word: (allowed[word], hashlib.sha256(word.encode()).digest()))
-    return words, alike[:ALIKE], common
+    return words, alike[:ALIKE], sorted(common, key=lambda word: (allowed[word], word))
 
 
 def sentence(words: list[str], alike: list[str], common: list[str], rng: np.random.Generator) -> str:
@@ -99,15 +104,30 @@ def sentence(words: list[str], alike: list[str], common: list[str], rng: np.rand
     for _ in range(int(rng.integers(2, 11))):
         kind = rng.random()
         if kind < share:
-            said.append(alike[int(len(alike) * rng.random() ** 2)])  # the nearest most often
+            near = common[:OFTEN] if rng.random() < 0.3 else alike
+            said.append(near[int(len(near) * rng.random() ** 2)])  # the nearest most often
         else:
             said.append(str(rng.choice(common if kind < 0.5 + share / 2 else words)))
     return " ".join(said)
 
 
+def pico_speaks(path: Path, text: str, rng: np.random.Generator) -> None:
+    from ttspico import TtsEngine  # only who trains needs it
+
+    with ONE_PICO:
+        engine = TtsEngine(str(rng.choice(PICO_VOICES)))
+        engine.rate, engine.pitch = int(rng.integers(75, 135)), int(rng.integers(65, 150))
+        audio = engine.speak(text)
+    soundfile.write(path, np.frombuffer(audio, np.int16), 16_000)
+
+
 def speak(path: Path, text: str, rng: np.random.Generator) -> None:
     """One utterance into a WAV file, in a random voice."""
-    if rng.random() < 0.5:
+    kind = rng.random()
+    if kind < 0.3:
+        pico_speaks(path, text, rng)
+        return
+    if kind < 0.65:
         voice = str(rng.choice(ESPEAK_VOICES)) + str(rng.choice(ESPEAK_VARIANTS))
         how = ["-v", voice, "-s", str(rng.integers(120, 220)), "-p", str(rng.integers(20, 80))]
         command = ["espeak-ng", *how, "-w", str(path), text]
@@ -144,6 +164,6 @@ def utterances(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synt
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(tqdm(pool.map(make, missing), total=len(missing), desc="synthesising speech", unit="utterance"))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, ImportError, subprocess.CalledProcessError) as error:
         raise DataError(f"cannot synthesise speech ({error}); {MISSING}") from None
     return paths

@@ -15,6 +15,7 @@ def test_distance_to_the_nearest_part_of_a_word():
     assert synthesize.distance("hapi", "unhapili") == 0
     assert synthesize.distance("hapi", "napiz") == 0.5  # nappies: an h is hardly heard
     assert synthesize.distance("hapi", "kaputSinoU") == 1.0  # cappuccino: h for k, a vowel for a vowel
+    assert synthesize.distance("hapi", "k0fi") == 1.5  # coffee: two labials
     assert synthesize.distance("hapi", "apt") == 1.5 and synthesize.distance("hapi", "sss") > 2
     assert synthesize.distance("abc", "") == 3
 
@@ -34,7 +35,7 @@ def test_near_misses_sound_like_the_keyword_and_never_are_it(monkeypatch, tmp_pa
 
 @needs_voices
 def test_utterances_are_speech_and_made_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthesize, "vocabulary", lambda _: (["seven", "cat"], ["happen"], ["the"]))
+    monkeypatch.setattr(synthesize, "vocabulary", lambda _: (["seven", "cat"], ["happen"], ["the", "coffee"]))
     paths = synthesize.utterances(("happy",), 6, tmp_path)
     for path in paths:
         audio = data.to_float(data.read(path))
