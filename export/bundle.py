@@ -15,7 +15,7 @@ from export.detector import Detector
 from export.folder import new_folder
 from export.manifest import manifest, write_manifest
 from export.ort import MOBILE, export_ort
-from export.quantize import calibrate, make_candidates, write_sources
+from export.quantize import CANDIDATES, calibrate, make_candidates, write_sources
 from export.report import executed_operations, write_report
 from export.step import Cell, Step, offline_scores
 from export.timing import step_times
@@ -37,6 +37,8 @@ def export(
     Raises VerifyError when a form does not say what the trained model says, and OSError when writing fails; either
     way nothing is left behind, and an older bundle of that name stays.
     """
+    if not detector.trained_ranges and any(CANDIDATES[name].trained for name in also):
+        raise VerifyError("its ranges were not trained: --also keeps that form of what train.quantized_epochs leaves")
     with new_folder(out / detector.name) as folder, tempfile.TemporaryDirectory() as scratch:
         say(f"{detector.name}: writing TorchScript, ONNX and all that might become int8 ONNX")
         export_torchscript(Step(detector.model), folder / "model.torchscript")
@@ -57,8 +59,6 @@ def export(
         chosen = choose(tried)
         shutil.copyfile(files[chosen], folder / "model.int8.onnx")
         for name in also:
-            if name not in files:
-                raise VerifyError(f"“{name}” needs a checkpoint of a quantization-aware training")
             shutil.copyfile(files[name], folder / file_of(name))
         export_ort(folder)
 

@@ -93,7 +93,7 @@ def measure_ranges(detector: Detector, base: Path) -> dict[str, Any]:
     """What int8.json holds without a judgement of the candidates."""
     training = calibration_stream(base, detector.keywords)
     with tempfile.TemporaryDirectory() as scratch:
-        ranges = calibrate(write_sources(detector, Path(scratch))[Cell], detector, training)
+        ranges = calibrate(write_sources(detector, Path(scratch), (Cell,))[Cell], detector, training)
     return {
         "calibrated_on": f"{CALIBRATION_SECONDS // 60} minutes of training recordings in one stream",
         "ranges": {name: [float(f"{low:.6g}"), float(f"{high:.6g}")] for name, (low, high) in ranges.items()},

@@ -78,10 +78,10 @@ def make_candidates(detector: Detector, sources: dict[type, Path], calibrated: R
     return made
 
 
-def write_sources(detector: Detector, folder: Path) -> dict[type, Path]:
+def write_sources(detector: Detector, folder: Path, cells: tuple[type, ...] = (Cell, FusedCell)) -> dict[type, Path]:
     """The float step with each kind of cell, as ONNX."""
     sources: dict[type, Path] = {}
-    for cell in (Cell, FusedCell):
+    for cell in cells:
         sources[cell] = folder / f"{cell.__name__}.onnx"
         export_onnx(Step(detector.model, cell), detector, sources[cell])
     return sources

@@ -1,5 +1,6 @@
 """model.int8.onnx is int8, was chosen by measurement, and its report says what the graph says."""
 
+import hashlib
 import json
 import math
 import re
@@ -43,6 +44,20 @@ def test_what_runs_is_int8(base):
     operations = executed_operations(base[1] / "model.int8.onnx")
     assert operations["MatMul"] == 4 and operations["Gemm"] == 1  # the front end's, and the ring's sum
     assert not {"Conv", "GRU", "FusedGemm", "FusedMatMul", "FusedConv"} & set(operations)
+
+
+def test_what_is_kept_besides_is_listed_and_int8(base):
+    files = json.loads((base[1] / "manifest.json").read_text())["files"]
+    for name in ("model.dynamic.onnx", "model.static-signed.onnx"):
+        content = (base[1] / name).read_bytes()
+        assert files[name] == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        assert len(content) < files["model.onnx"]["bytes"] / 2
+
+
+def test_trained_ranges_are_not_made_up(tmp_path, run):
+    folder = save_checkpoint(tmp_path / "x", random_model(Size(kernel=(15, 5), hidden=21)), ["word"])
+    code, _, said = run(folder, "--out", tmp_path / "dist", "--also", "static, signed, trained")
+    assert code == 1 and "ranges were not trained" in said and not list((tmp_path / "dist").iterdir())
 
 
 def test_the_report_is_held_to_the_graph(base):
@@ -125,7 +140,7 @@ def test_a_quantization_aware_model_is_near_its_export(size, tmp_path):
         plain = torch.sigmoid(log_odds(model.classify(frames, model.zero_state())[0].logits))[0].numpy()
     ranges = {name: tuple(limits.tolist()) for name, limits in aware.ranges.named_buffers()}
     detector = Detector("aware", model, ["word0"], [0.5], 12, trained_ranges=ranges)
-    sources = write_sources(detector, tmp_path)
+    sources = write_sources(detector, tmp_path, (Cell,))
     quantize(sources[Cell], detector, tmp_path / "q.onnx", CANDIDATES["static, signed, trained"], ranges)
     scores = stream("model.int8.onnx", onnx_form(tmp_path / "q.onnx", detector), detector, audio)
     assert np.abs(scores - wanted).mean() < 5e-4 and np.abs(wanted - plain).mean() > 0
