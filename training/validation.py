@@ -18,7 +18,7 @@ from training.recipe import Recipe
 LONGEST = 3 * SAMPLE_RATE  # of a clip
 SNRS = (10, 0)  # dB, besides clean
 ROOMS = 20
-MARGIN = 0.1  # of log-odds above the lowest threshold that will do: int8, and sums in another order, move scores a little
+MARGIN = 0.1  # in log-odds, of the operating point: int8, and sums in another order, move scores a little
 ALARMS = (1, 3, 10, 30)  # false accepts in all of the continuous speech at which misses are counted
 
 
