@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # /init of the initramfs that edge_demo/initramfs.py builds: load the drivers of what is there, mount root=UUID=…, go.
 # Python is not to be had yet.
 /bin/busybox --install -s /bin
