@@ -36,7 +36,7 @@ class Schedule:
     quantized_epochs: int = 0  # after these: fine-tuning for int8, from the best checkpoint, into <folder>-qat
     windows: int = 16_384  # training windows in an epoch
     pool: int = 98_304  # different windows, 2.5 GB on disk and in memory
-    hard: float = 0.3  # share of windows drawn for the false accepts in them, once the pool was seen
+    hard: float = 0.0  # share of windows drawn for the false accepts in them, once the pool was seen
     hops: int = 40  # of a window: 40 × 80 ms = 3.2 s
     batch: int = 128  # windows of a step; each is the continuation of one stream
     learning_rate: float = 3e-3
