@@ -114,14 +114,16 @@ def read(options: argparse.Namespace) -> list[Detector]:
     return detectors
 
 
-def read_checkpoint(path: Path) -> Detector:
+def read_checkpoint(path: Path, measured: dict[str, Any] | None = None) -> Detector:
+    """measured: of recordings; by default what int8.json says."""
     model, info = checkpoint.load(path)
     counts = len(info.keywords), len(info.thresholds), model.size.keywords
     if len(set(counts)) > 1:
         raise checkpoint.CheckpointError(
             f"{path}: {counts[0]} keywords, {counts[1]} thresholds and {counts[2]} outputs do not fit; train it again"
         )
-    return Detector(info.name, model, info.keywords, info.thresholds, info.refractory_hops, info.ranges, recorded(path))
+    measured = recorded(path) if measured is None else measured
+    return Detector(info.name, model, info.keywords, info.thresholds, info.refractory_hops, info.ranges, measured)
 
 
 def table(bundles: list[dict[str, Any]], out: Path) -> str:

@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
         base = data.root(options.data)
         for folder in options.checkpoints:
             weights = folder / "model.safetensors"
-            found = (measure_ranges if options.ranges else measure)(read_checkpoint(folder), base)
+            found = (measure_ranges if options.ranges else measure)(read_checkpoint(folder, {}), base)
             content = {"sha256": digest(weights) if weights.exists() else "", **found}
             checkpoint.write_atomically(folder / FILE, (json.dumps(content, indent=1) + "\n").encode())
             for name, figures in content["candidates"].items():

@@ -185,6 +185,15 @@ def test_what_was_measured_of_other_weights_is_refused(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_measuring_replaces_what_was_measured_of_other_weights(tmp_path, monkeypatch):
+    folder = save_checkpoint(tmp_path / "x", random_model(Size(kernel=(15, 5), hidden=21)), ["word"])
+    found = {"calibrated_on": "a test", "ranges": {"frames": [0.0, 30.0]}, "candidates": {}}
+    (folder / measure.FILE).write_text(json.dumps(found | {"sha256": "0" * 64}))
+    monkeypatch.setattr(measure, "measure_ranges", lambda *_: found)
+    assert measure.main([str(folder), "--ranges", "--data", str(tmp_path)]) == 0
+    assert measure.recorded(folder)["ranges"] == {"frames": (0.0, 30.0)}
+
+
 def test_measuring_without_recordings_is_one_line(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("EARSHOT_DATA", raising=False)
     assert measure.main([str(tmp_path)]) == 2
