@@ -95,7 +95,8 @@ def test_manifest_describes_the_files(base):
         ],
     }
     mobile = {"model.int8.ort", "model.int8.required_operators.config"}
-    assert set(files) == {"model.onnx", "model.int8.onnx", "model.torchscript"} | mobile
+    also = {"model.dynamic.onnx", "model.static-signed.onnx"}
+    assert set(files) == {"model.onnx", "model.int8.onnx", "model.torchscript"} | mobile | also
     for name, file in files.items():
         content = (base[1] / name).read_bytes()
         assert file == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -1,6 +1,5 @@
 """model.int8.onnx is int8, was chosen by measurement, and its report says what the graph says."""
 
-import hashlib
 import json
 import math
 import re
@@ -46,12 +45,9 @@ def test_what_runs_is_int8(base):
     assert not {"Conv", "GRU", "FusedGemm", "FusedMatMul", "FusedConv"} & set(operations)
 
 
-def test_what_is_kept_besides_is_listed_and_int8(base):
-    files = json.loads((base[1] / "manifest.json").read_text())["files"]
+def test_what_is_kept_besides_is_int8(base):
     for name in ("model.dynamic.onnx", "model.static-signed.onnx"):
-        content = (base[1] / name).read_bytes()
-        assert files[name] == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        assert len(content) < files["model.onnx"]["bytes"] / 2
+        assert (base[1] / name).stat().st_size < (base[1] / "model.onnx").stat().st_size / 2
 
 
 def test_trained_ranges_are_not_made_up(tmp_path, run):
