@@ -18,8 +18,9 @@ LOUD = (0.5 * 32767 * np.sin(np.arange(16000))).astype("<i2").tobytes()
 SILENCE = bytes(32000)
 EXAMPLE = {
     "bundle": ["a", "/b"], "wav": ["x.wav"], "stdin": True, "device": 3, "list-devices": True, "wait": True,
-    "silence": 5, "model": "int8", "threshold": {"happy": 0.5}, "refractory": 2, "meter": True, "exec": "true", "led": "ACT",
-    "exec-timeout": 3, "save-on-detect": "clips", "save-seconds": 2.5, "save-megabytes": 1, "mqtt": "mqtt://x/y",
+    "silence": 5, "model": "int8", "threshold": {"happy": 0.5}, "refractory": 2, "meter": True, "exec": "true",
+    "exec-timeout": 3, "led": "ACT", "save-on-detect": "clips", "save-seconds": 2.5, "save-megabytes": 1,
+    "mqtt": "mqtt://x/y",
     "mqtt-password-file": "secret", "no-mqtt-discovery": True, "dashboard": 8765, "dashboard-token-file": "token",
 }
 
