@@ -76,5 +76,6 @@ BOOT = {"config.txt": "[all]\n",
 
 
 def chroot(root: Path, *command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["chroot", root, *command], input=text, text=True, capture_output=True,
+    """With a host name of its own: cloud-init sets it, and this machine's would not be found in its /etc/hosts."""
+    return subprocess.run(["unshare", "--uts", "chroot", root, *command], input=text, text=True, capture_output=True,
                           env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"})
