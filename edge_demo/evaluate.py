@@ -313,8 +313,7 @@ def operating_point(heard: list[Alarms], wanted: float) -> float:
     streams = [alarms for alarms in heard if alarms.name != JOINED]
     if not streams:
         raise data.DataError("an operating point needs continuous/ below the recordings, or a folder with --also")
-    lowest = max(metrics.lowest_threshold(alarms.intervals, int(wanted * alarms.hours)) for alarms in streams)
-    return min(max(lowest, 0.05), 0.9999)
+    return max(metrics.operating_point(alarms.intervals, int(wanted * alarms.hours)) for alarms in streams)
 
 
 @dataclass(frozen=True)

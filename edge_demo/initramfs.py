@@ -39,7 +39,7 @@ def build(system: Path, version: str, out: Path) -> None:
     """Write it for a kernel that is unpacked in that root; work is done in a folder beside `out`."""
     work = out.with_name(f"{out.name}.work")
     shutil.rmtree(work, ignore_errors=True)
-    for name in ("bin", "proc", "sys", "dev", "root", "lib"):
+    for name in ("bin", "proc", "sys", "dev", "sysroot", "lib"):
         (work / name).mkdir(parents=True)
     (work / "sbin").symlink_to("bin")  # where the kernel looks for modprobe
     shutil.copy(system / "usr/bin/busybox", work / "bin/busybox")

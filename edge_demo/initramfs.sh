@@ -16,7 +16,7 @@ done
 
 modprobe -a crc32c_generic ext4 sd_mod mmc_block
 tries=0
-until device=$(findfs "$root" 2>/dev/null) && mount -t ext4 -o ro "$device" /root; do
+until device=$(findfs "$root" 2>/dev/null) && mount -t ext4 -o ro "$device" /sysroot; do
     # Buses show devices only when their own drivers are there, so: again.
     find /sys/devices -name modalias -exec cat {} + | sort -u | xargs modprobe -a 2>/dev/null
     tries=$((tries + 1))
@@ -28,7 +28,7 @@ until device=$(findfs "$root" 2>/dev/null) && mount -t ext4 -o ro "$device" /roo
     sleep 1
 done
 
-mount -o move /proc /root/proc
-mount -o move /sys /root/sys
-mount -o move /dev /root/dev
-exec switch_root /root /sbin/init
+mount -o move /proc /sysroot/proc
+mount -o move /sys /sysroot/sys
+mount -o move /dev /sysroot/dev
+exec switch_root /sysroot /sbin/init

@@ -24,6 +24,7 @@ from export.verify import VerifyError
 from training import checkpoint
 
 REFRACTORY_HOPS = 12  # of a seed's model: about a second
+INT8_FORMS = [name for name, candidate in CANDIDATES.items() if candidate.method != "float"]
 FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -57,9 +58,9 @@ def parser() -> argparse.ArgumentParser:
     )
     known.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT", help="folder or .safetensors file")
     known.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundles go to DIR/<name>")
-    known.add_argument("--also", action="append", default=[], choices=CANDIDATES, metavar="CANDIDATE",
+    known.add_argument("--also", action="append", default=[], choices=INT8_FORMS, metavar="CANDIDATE",
                        help="keep this int8 form too, whether it agrees or not, as model.CANDIDATE.onnx; may be given "
-                       f"again; one of {', '.join(f'“{name}”' for name in CANDIDATES)}")  # fmt: skip
+                       f"again; one of {', '.join(f'“{name}”' for name in INT8_FORMS)}")  # fmt: skip
     seed = known.add_argument_group("import a state dict of the seed projects")
     seed.add_argument("--seed-state-dict", type=Path, metavar="FILE.pt", help="a CRNN with conv, gru, attention, ...")
     seed.add_argument("--keyword", help="the word it was trained for")

@@ -89,11 +89,12 @@ def validation_clips(base: Path, keywords: list[str]) -> tuple[list[np.ndarray],
     return data.read_floats(found, "validation clips"), labels
 
 
-def measure_ranges(detector: Detector, base: Path) -> dict[str, Any]:
-    """What int8.json holds without a judgement of the candidates."""
+def measure_ranges(detector: Detector, base: Path, source: Path | None = None) -> dict[str, Any]:
+    """What int8.json holds without a judgement of the candidates. source: see `calibrate`, if it is there already."""
     training = calibration_stream(base, detector.keywords)
     with tempfile.TemporaryDirectory() as scratch:
-        ranges = calibrate(write_sources(detector, Path(scratch), (Cell,))[Cell], detector, training)
+        source = source or write_sources(detector, Path(scratch), (Cell,))[Cell]
+        ranges = calibrate(source, detector, training)
     return {
         "calibrated_on": f"{CALIBRATION_SECONDS // 60} minutes of training recordings in one stream",
         "ranges": {name: [float(f"{low:.6g}"), float(f"{high:.6g}")] for name, (low, high) in ranges.items()},
@@ -103,12 +104,12 @@ def measure_ranges(detector: Detector, base: Path) -> dict[str, Any]:
 
 def measure(detector: Detector, base: Path) -> dict[str, Any]:
     """All that int8.json holds but the weights' SHA-256."""
-    found = measure_ranges(detector, base)
     clips, labels = validation_clips(base, detector.keywords)
     audio, spans = streams.joined(clips, seed=0)
     candidates: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         sources = write_sources(detector, Path(scratch))
+        found = measure_ranges(detector, base, sources[Cell])
         files = make_candidates(detector, sources, found["ranges"], Path(scratch))
         del files["float, fused GRU"]  # says what float says: the verification holds it to that
         reference = stream("float", onnx_form(files.pop("float"), detector), detector, audio)

@@ -176,3 +176,8 @@ def lowest_threshold(intervals: tuple[np.ndarray, np.ndarray], most: int) -> flo
     candidates = np.unique(intervals[1])
     too_many = np.flatnonzero(count_events(intervals, candidates) > most)
     return float(np.nextafter(candidates[too_many[-1]], np.inf)) if len(too_many) else 0.0
+
+
+def operating_point(intervals: tuple[np.ndarray, np.ndarray], most: int) -> float:
+    """The lowest of the thresholds that may be shipped from which on a stream never makes more than `most` events."""
+    return min(max(lowest_threshold(intervals, most), 0.05), 0.9999)

@@ -18,7 +18,6 @@ import torch
 
 from training import checkpoint, data, validation
 from training import recipe as recipes
-from training.crnn import log_odds
 from training.features import SAMPLE_RATE
 
 LIST = Path(__file__).with_suffix(".txt")
@@ -34,7 +33,6 @@ def known() -> set[str]:
     return set(LIST.read_text().split()) if LIST.exists() else set()
 
 
-@torch.no_grad()
 def log_odds_of(clips: list[data.Clip], folders: list[Path], keyword: str) -> np.ndarray:
     """Highest mean log-odds of several trained models in each clip: (clips,). Raises CheckpointError, DataError."""
     loaded = [checkpoint.load(folder) for folder in folders]
@@ -42,12 +40,8 @@ def log_odds_of(clips: list[data.Clip], folders: list[Path], keyword: str) -> np
     audio = [np.concatenate([PAUSE, clip, PAUSE]) for clip in data.read_floats(clips, f"clips of {keyword}")]
     first = loaded[0][0]
     frames = validation.frames_of(first, validation.padded(audio, first.size.hop_samples))
-    said = [
-        torch.cat([log_odds(model.classify(part, model.zero_state(len(part)))[0].logits) for part in frames.split(256)])
-        for model, _ in loaded
-    ]
-    mean = torch.stack([one[..., column] for one, column in zip(said, columns, strict=True)]).mean(0)
-    return mean.amax(1).numpy()
+    said = [validation.stream(model, frames)[..., column] for (model, _), column in zip(loaded, columns, strict=True)]
+    return torch.stack(said).mean(0).amax(1).numpy()
 
 
 def main() -> int:
@@ -81,7 +75,7 @@ def main() -> int:
         if options.write:
             LIST.write_text("\n".join(sorted(known() | found)) + "\n")
             print(f"{LIST}: {len(known())} names; training windows are made anew by the next training")
-    except (data.DataError, recipes.RecipeError, checkpoint.CheckpointError, OSError, ValueError) as error:
+    except (data.DataError, recipes.RecipeError, checkpoint.CheckpointError, OSError) as error:
         print(f"mislabelled: error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -146,8 +146,8 @@ def run_name(path: Path, recipe: Recipe, alone: bool = False) -> str:
 
 def quick(recipe: Recipe) -> Recipe:
     """So short a schedule that all recipes can be tried in an hour; what comes out has the shape of a model."""
-    train = replace(recipe.train, epochs=4, windows=8192, pool=16_384)
-    train = replace(train, quantized_epochs=min(1, train.quantized_epochs))
+    quantized = min(1, recipe.train.quantized_epochs)
+    train = replace(recipe.train, epochs=4, quantized_epochs=quantized, windows=8192, pool=16_384)
     return replace(recipe, train=train, distill=replace(recipe.distill, seeds=recipe.distill.seeds[:1]))
 
 

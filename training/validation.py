@@ -12,13 +12,13 @@ from training import augment, data
 from training.augment import AROUND, low_noise, spoken_in
 from training.crnn import CRNN, log_odds
 from training.features import SAMPLE_RATE
-from training.metrics import event_intervals, frr_at_far, lowest_threshold, one_minus_auroc
+from training.metrics import event_intervals, frr_at_far, lowest_threshold, one_minus_auroc, operating_point
 from training.recipe import Recipe
 
 LONGEST = 3 * SAMPLE_RATE  # of a clip
 SNRS = (10, 0)  # dB, besides clean
 ROOMS = 20
-MARGIN = 0.1  # in log-odds, of the operating point: int8, and sums in another order, move scores a little
+MARGIN = 0.1  # in log-odds, of the operating point: what is exported sums in another order, or in int8
 ALARMS = (1, 3, 10, 30)  # false accepts in all of the continuous speech at which misses are counted
 
 
@@ -85,20 +85,17 @@ def frames_of(model: CRNN, audio: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def stream(model: CRNN, frames: Tensor) -> np.ndarray:
-    """(n, frames, 40), each from zero state → scores (n, hops, keywords)."""
-    parts = [
-        log_odds(model.classify(part, model.zero_state(len(part)))[0].logits).sigmoid() for part in frames.split(256)
-    ]
-    return torch.cat(parts).numpy()
+def stream(model: CRNN, frames: Tensor) -> Tensor:
+    """(n, frames, 40), each from zero state → log-odds (n, hops, keywords)."""
+    parts = [log_odds(model.classify(part, model.zero_state(len(part)))[0].logits) for part in frames.split(256)]
+    return torch.cat(parts)
 
 
 def validate(model: CRNN, validation: Validation, refractory_hops: int) -> Figures:
     training = model.training
     model.eval()
-    clips = stream(model, validation.frames).max(axis=1)
-    noisy = [stream(model, frames).max(axis=1) for frames in validation.noisy]
-    talk = stream(model, validation.continuous)[0]
+    clips, *noisy = (stream(model, f).sigmoid().numpy().max(axis=1) for f in (validation.frames, *validation.noisy))
+    talk = stream(model, validation.continuous)[0].sigmoid().numpy()
     model.train(training)
     labels = validation.labels
     clean, noised, areas, rates, thresholds = [], [], [], [], []
@@ -109,7 +106,7 @@ def validate(model: CRNN, validation: Validation, refractory_hops: int) -> Figur
         noised += [(scores[mine[labels >= 0], index] < bars[:, None]).mean() for scores in noisy]
         areas.append(one_minus_auroc(clips[:, index], mine))
         rates.append(frr_at_far(clips[:, index], mine))
-        lowest = np.clip(lowest_threshold(intervals, validation.most_alarms), 0.05, 0.9999)
+        lowest = operating_point(intervals, validation.most_alarms)
         thresholds.append(float(1 / (1 + (1 / lowest - 1) * np.exp(-MARGIN))))
     return Figures(
         float(np.mean(clean + noised)),

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from edge_demo import cost, table, table_plots
+from export.bundle import file_of
+from export.quantize import CANDIDATES
 from training import recipe
 from training.crnn import CRNN
 
@@ -111,6 +113,13 @@ def test_a_run_is_done_when_all_its_epochs_are(tmp_path):
         (folder / "log.csv").write_text("epoch\n" + "".join(f"{i}\n" for i in range(epochs)))
         assert table.trained(options, base, 0) == done
     assert not table.trained(replace(options, quick=False), base, 0)
+
+
+def test_files_are_called_as_the_export_calls_them(tmp_path):
+    options = table.Options(Path(), tmp_path, (0,), True, "happy")
+    for form in table.FORMS:
+        name = "model.onnx" if form == table.FLOAT else file_of(form)
+        assert options.model(table.Training("base", False), 0, form).name == name and form in CANDIDATES
 
 
 def test_front_is_what_nothing_cheaper_beats():

@@ -302,7 +302,7 @@ def test_led_that_is_gone_is_counted(fed, led):
     assert listener.end()["events"]["led_failed"] >= 1
 
 
-def test_led_that_cannot_be_had_is_a_mistake_in_one_line(fed, tmp_path):
+def test_led_that_cannot_be_had_is_a_mistake_in_one_line(tmp_path):
     with pytest.raises(OptionsError, match="no such LED: there is"):
         Led("nowhere", print)
     (tmp_path / "trigger").mkdir()
