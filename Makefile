@@ -12,7 +12,7 @@ IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-suppor
 TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck
 
-.PHONY: help export check test test-all soak train table data demo evaluate compare measure bench test-arm64 \
+.PHONY: help export check test pytest test-all soak train table data demo evaluate compare measure bench test-arm64 \
   deploy flash image test-image system test-system image-system clean
 .DEFAULT_GOAL := help
 
@@ -45,7 +45,10 @@ check: .venv/ready
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-test: check | test-system
+test: .venv/ready | test-system
+	@$(MAKE) --no-print-directory --jobs 2 check pytest
+
+pytest:
 	$(PY) -m pytest
 
 test-all: check export | test-system

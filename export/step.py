@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.front_end import FrontEnd
-from training.crnn import CRNN, Size, log_odds
+from training.crnn import CRNN, EMPTY, Size, log_odds
 from training.features import N_MELS, TAIL
 
 
 class Step(nn.Module):
     """`(audio, *states) -> (score, *next)`; `state_shapes` names the states in order."""
+
+    windows: Tensor
 
     def __init__(self, model: CRNN, cell: type["Cell"] | type["FusedCell"] | None = None):
         """model: a trained CRNN; its weights are copied. cell: how a GRU layer is
@@ -35,6 +37,7 @@ class Step(nn.Module):
         self.attend = affine(first.weight, first.bias)
         self.energy = affine(second.weight, torch.zeros(1))  # softmax does not see a constant: no bias
         self.votes = folded_classifier(model)
+        self.register_buffer("windows", windows_of(model.size))
         self.eval().requires_grad_(False)
 
     def forward(self, audio: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
@@ -57,9 +60,12 @@ class Step(nn.Module):
         votes = weight * self.votes(hidden)  # (1, 1 + keywords): the weight, then the weighted log-odds
         if "ring" in before:
             ring = torch.cat([before["ring"], votes], dim=0)
-            _, after["ring"] = ring.split([1, self.size.window - 1])
-            votes = torch.ones(1, self.size.window) @ ring
+            _, after["ring"] = ring.split([1, self.size.ring])
+            votes = self.windows @ ring
         total, odds = votes.split([1, self.size.keywords], dim=1)
+        if self.size.smoothing > 1:  # of those of the last hops that there were: dividing makes their weights 1
+            said = (votes / total.clamp(min=EMPTY)).sum(dim=0, keepdim=True)
+            total, odds = said.split([1, self.size.keywords], dim=1)
         return torch.sigmoid(odds / total), *(after[name] for name in self.state_shapes)
 
     def zeros(self) -> list[Tensor]:
@@ -168,14 +174,21 @@ def folded_classifier(model: CRNN) -> Affine:
     return affine(torch.cat([nothing, weight[1:] - weight[:1]]), torch.cat([torch.ones(1), bias[1:] - bias[:1]]))
 
 
+def windows_of(size: Size) -> Tensor:
+    """Ones where a row's window has its hops in the ring, (smoothing, ring + 1): the product sums the windows ending in
+    each of the last hops, whose log-odds are averaged."""
+    hop = torch.arange(size.ring + 1) - torch.arange(size.smoothing).unsqueeze(1)
+    return ((hop >= 0) & (hop < size.window)).float()
+
+
 def state_shapes(size: Size) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the states, in the order of the step's inputs; a state that would be empty is left out."""
     shapes: dict[str, tuple[int, ...]] = {"tail": (1, TAIL)}
     if size.context:
         shapes["context"] = (size.context, N_MELS)
     shapes |= {f"hidden_{layer}": (1, size.hidden) for layer in range(size.layers)}
-    if size.window > 1:
-        shapes["ring"] = (size.window - 1, 1 + size.keywords)
+    if size.ring:
+        shapes["ring"] = (size.ring, 1 + size.keywords)
     return shapes
 
 

@@ -146,7 +146,8 @@ def colour_and_mask(frames: torch.Tensor, rng: np.random.Generator) -> torch.Ten
     strength = rng.uniform(0, 4, (batch, 1)) * (rng.random((batch, 1)) < 0.7)
     knots = rng.standard_normal((batch, 5)) * strength * (np.log(10) / 10)
     curves = np.array([np.interp(np.linspace(0, 4, bands), np.arange(5), row) for row in knots], np.float32)
-    frames = torch.where(frames > 0, (frames + torch.from_numpy(curves).unsqueeze(1)).clamp(min=0), 0)
+    heard = (frames > 0).float()
+    frames = frames.add_(torch.from_numpy(curves).unsqueeze(1)).clamp_(min=0).mul_(heard)
     means = frames.mean((1, 2))
     for window in np.flatnonzero(rng.random(batch) < 0.3):
         at, width = rng.integers(n), rng.integers(1, 11)

@@ -19,10 +19,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.features import FRAME_STEP, N_MELS, TAIL, LogMel
+
+EMPTY = 1e-9  # least sum of attention weights; before a stream begins it is zero
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Size:
     hidden: int = 64  # units of each GRU layer
     layers: int = 2
     window: int = 16  # hops that the attention sees: 16 × 80 ms = 1.28 s
+    smoothing: int = 1  # hops whose log-odds are averaged when listening: what only sounds like a keyword is shorter
     keywords: int = 1
     centre: float = 12.0  # the convolution reads (frames - centre) / scale
     scale: float = 6.0
@@ -54,6 +58,11 @@ class Size:
         return max(0, self.kernel[1] - self.stride[1])
 
     @property
+    def ring(self) -> int:
+        """Hops before the present one that the attention and the average still need."""
+        return self.window - 1 + self.smoothing - 1
+
+    @property
     def columns(self) -> int:
         """What the GRU is told of a hop."""
         return self.channels * (self.mix[0] or self.bands)
@@ -70,7 +79,7 @@ class State(NamedTuple):
     tail: Tensor  # (batch, 240) audio
     context: Tensor  # (batch, context, 40) log-mel frames above the floor
     hidden: Tensor  # (layers, batch, hidden) of the GRU
-    ring: Tensor  # (batch, window - 1, 1 + classes): attention weight, then weight × class values, of each hop
+    ring: Tensor  # (batch, size.ring, 1 + classes): attention weight, then weight × class values, of each hop
 
 
 class Attention(nn.Module):
@@ -121,7 +130,7 @@ class CRNN(nn.Module):
             like.new_zeros(batch, TAIL),
             like.new_zeros(batch, size.context, N_MELS),
             like.new_zeros(size.layers, batch, size.hidden),
-            like.new_zeros(batch, size.window - 1, 2 + size.keywords),
+            like.new_zeros(batch, size.ring, 2 + size.keywords),
         )
 
     def forward(self, audio: Tensor, state: State) -> tuple[Output, State]:
@@ -137,21 +146,35 @@ class CRNN(nn.Module):
         frames = torch.cat([state.context, frames], dim=1)
         context = frames[:, frames.shape[1] - size.context :]
         frames = frames[:, max(0, size.stride[1] - size.kernel[1]) :]  # a kernel shorter than a hop reads its end
-        columns = self.convolve(frames.transpose(1, 2).unsqueeze(1))
-        columns = columns.flatten(1, 2).transpose(1, 2)  # (batch, hops, columns)
+        columns = self.convolve(frames)
         hidden, memory = self.recur(columns, state.hidden)
         energies = self.energies(hidden)
         weight = energies.exp()
         ring = torch.cat([state.ring, torch.cat([weight, weight * self.votes(hidden)], dim=2)], dim=1)
-        sums = ring.unfold(1, size.window, 1).sum(-1)  # over the last W hops
-        logits = sums[..., 1:] / sums[..., :1] + self.classifier.bias
-        return Output(logits, energies[..., 0], hidden), (context, memory, ring[:, ring.shape[1] - size.window + 1 :])
+        sums = ring.unfold(1, size.window, 1).sum(-1)  # over the last W hops, of these hops and the few before them
+        said = sums / sums[..., :1].clamp(min=EMPTY)  # 1, then the votes; all 0 before the stream began
+        # What learns to say the right thing in each hop says it better on average than what learns it of averages.
+        said = said[:, size.smoothing - 1 :] if self.training else said.unfold(1, size.smoothing, 1).sum(-1)
+        logits = said[..., 1:] / said[..., :1] + self.classifier.bias
+        return Output(logits, energies[..., 0], hidden), (context, memory, ring[:, ring.shape[1] - size.ring :])
 
     # What `quantized.py` rounds:
 
     def convolve(self, frames: Tensor) -> Tensor:
-        """(batch, 1, 40, frames) → (batch, channels, bands, hops), or (batch, columns, 1, hops) of two"""
-        return self.conv((frames - self.size.centre) / self.size.scale)
+        """(batch, frames, 40) → (batch, hops, columns). The kernels are turned, not the frames, which are far more."""
+        columns = ((frames - self.size.centre) / self.size.scale).unsqueeze(1)
+        for layer in self.conv.children():
+            if isinstance(layer, nn.Conv2d) and layer.groups == 1:
+                columns = F.conv2d(columns, layer.weight.transpose(2, 3), layer.bias, layer.stride[::-1])
+            elif isinstance(layer, nn.Conv2d):  # each of its steps reads others: a product, which is faster
+                heard = columns.unflatten(2, (-1, self.size.mix[1])).flatten(3)
+                weights = layer.weight.transpose(2, 3).reshape(layer.groups, -1, heard.shape[3])
+                columns = torch.einsum("bchk,cok->bcoh", heard, weights).flatten(1, 2).unsqueeze(-1)
+                assert layer.bias is not None
+                columns = columns + layer.bias.view(-1, 1, 1)
+            else:
+                columns = layer(columns)
+        return columns.transpose(1, 2).flatten(2)
 
     def recur(self, columns: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, hops, columns), (layers, batch, hidden) → (batch, hops, hidden), the next hidden."""

@@ -19,7 +19,6 @@ from training import checkpoint
 from training.crnn import CRNN, log_odds
 from training.windows import Windows
 
-SMOOTHING = 3  # hops over which the teachers' log-odds are averaged: a word goes on longer than what sounds like it
 BATCH = 256
 
 
@@ -64,8 +63,8 @@ def hear(model: CRNN, dataset: Windows) -> Tensor:
 
 
 def teach(teachers: list[Path], dataset: Windows) -> Taught:
-    """Mean of several teachers' log-odds, smoothed, and of their energies: the geometric mean of their attentions, but
-    for its norm. What a teacher said is kept for others."""
+    """Mean of several teachers' log-odds, and of their energies: the geometric mean of their attentions, but for its
+    norm. What a teacher said is kept for others."""
     said = []
     for folder in teachers:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
@@ -77,5 +76,4 @@ def teach(teachers: list[Path], dataset: Windows) -> Taught:
             partial.replace(path)
         said.append(torch.from_numpy(np.load(path)).float())
     mean = torch.stack(said).mean(0)
-    padded = F.pad(mean[:, :-1], (SMOOTHING - 1, 0), mode="replicate")
-    return Taught(padded.unfold(2, SMOOTHING, 1).mean(-1), mean[:, -1])
+    return Taught(mean[:, :-1], mean[:, -1])

@@ -46,12 +46,12 @@ class QuantizedCRNN(CRNN):
         first, mix = found[0], found[1] if size.mix[0] else None
         assert first.bias is not None
         bias = first.bias - size.centre / size.scale * first.weight.sum((1, 2, 3))
-        frames = self.rounded(frames, "frames") / size.scale
+        frames = (self.rounded(frames, "frames") / size.scale).transpose(1, 2).unsqueeze(1)
         columns = F.conv2d(frames, rounded_rows(first.weight), bias, first.stride)
         if mix is not None:
             heard = self.rounded(F.relu(columns), "heard")
             columns = F.relu(F.conv2d(heard, rounded_rows(mix.weight), mix.bias, mix.stride, groups=mix.groups))
-        return self.rounded(columns, "columns")
+        return self.rounded(columns, "columns").flatten(1, 2).transpose(1, 2)
 
     def recur(self, columns: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         memory = []

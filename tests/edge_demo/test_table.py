@@ -104,15 +104,15 @@ def test_every_taught_recipe_has_its_control_and_the_base_comes_first():
 
 def test_a_run_is_done_when_all_its_epochs_are(tmp_path):
     options = table.Options(Path(), tmp_path, (0,), True, "happy")
-    base = table.Training("base", False)
-    folder = options.run(base, 0)
-    assert folder.name == "happy-base-s0" and not table.trained(options, base, 0)
+    kd = table.Training("kd", False)
+    folder = options.run(kd, 0)
+    assert folder.name == "happy-kd-s0" and not table.trained(options, kd, 0)
     folder.mkdir()
     (folder / "model.safetensors").touch()
     for epochs, done in ((3, False), (4, True)):  # a quick one has four
         (folder / "log.csv").write_text("epoch\n" + "".join(f"{i}\n" for i in range(epochs)))
-        assert table.trained(options, base, 0) == done
-    assert not table.trained(replace(options, quick=False), base, 0)
+        assert table.trained(options, kd, 0) == done
+    assert not table.trained(replace(options, quick=False), kd, 0)
 
 
 def test_files_are_called_as_the_export_calls_them(tmp_path):

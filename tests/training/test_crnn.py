@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,7 +17,8 @@ SIZES = [
     Size(channels=2, kernel=(11, 20), stride=(7, 8), hidden=14, layers=1, window=24),
     Size(channels=2, hidden=6, keywords=3, window=1),
     Size(channels=3, kernel=(8, 6), stride=(6, 4), mix=(4, 2), hidden=9, layers=1),
-    Size(channels=2, kernel=(12, 2), stride=(12, 2), mix=(1, 4), hidden=5),
+    Size(channels=2, kernel=(12, 2), stride=(12, 2), mix=(1, 4), hidden=5, smoothing=3),
+    Size(channels=1, hidden=4, layers=1, keywords=2, window=1, smoothing=4),
 ]
 
 
@@ -79,6 +82,22 @@ def test_attention_is_a_softmax_over_the_last_hops_that_were_heard():
             alpha = torch.softmax(model.attention(output.hidden[0, seen]), dim=0)
             logits = model.classifier((alpha * output.hidden[0, seen]).sum(0))
             torch.testing.assert_close(output.logits[0, hop], logits, rtol=0, atol=1e-6)
+
+
+def test_log_odds_are_averaged_when_listening_and_not_when_learning():
+    torch.manual_seed(2)
+    size = Size(hidden=8, window=5, keywords=2)
+    model = CRNN(size, dropout=0.0)
+    smooth = CRNN(replace(size, smoothing=3), dropout=0.0)
+    smooth.load_state_dict(model.state_dict())
+    frames = torch.rand(2, 12 * size.hop_frames, 40) * 20
+    each = model.classify(frames, model.zero_state(2))[0].logits
+    torch.testing.assert_close(smooth.classify(frames, smooth.zero_state(2))[0].logits, each)
+    smooth.eval()
+    mean = smooth.classify(frames, smooth.zero_state(2))[0].logits
+    torch.testing.assert_close(mean[:, 2:], each.unfold(1, 3, 1).mean(-1))
+    torch.testing.assert_close(mean[:, 0], each[:, 0])  # before the stream began nothing was said
+    torch.testing.assert_close(mean[:, 1], each[:, :2].mean(1))
 
 
 def test_score_of_one_keyword_is_the_softmax_of_two_classes():

@@ -34,7 +34,7 @@ def test_attention_is_compared_over_every_stretch_of_hops():
     assert distill.attention_loss(student, teacher, 16) > 0  # of a window that is longer than what was heard
 
 
-def test_teachers_are_averaged_smoothed_and_heard_once(corpus, tmp_path, monkeypatch):
+def test_teachers_are_averaged_and_heard_once(corpus, tmp_path, monkeypatch):
     wanted = recipe.parse(RECIPE)
     dataset = windows.Windows(corpus, wanted, 0, tmp_path / "windows")
     folders = [tmp_path / name for name in ("a", "b")]
@@ -47,8 +47,7 @@ def test_teachers_are_averaged_smoothed_and_heard_once(corpus, tmp_path, monkeyp
     taught = distill.teach(folders, dataset)
     odds, energies = mean[:, :1], mean[:, 1]
     assert taught.log_odds.shape == (48, 1, 20)
-    np.testing.assert_allclose(taught.log_odds[..., 0], odds[..., 0], atol=2e-3)
-    np.testing.assert_allclose(taught.log_odds[..., 9], odds[..., 7:10].mean(-1), atol=2e-3)
+    np.testing.assert_allclose(taught.log_odds, odds, atol=2e-3)
     np.testing.assert_allclose(taught.energies, energies, atol=2e-3)
     monkeypatch.setattr(distill, "hear", None)
     again = distill.teach(folders, dataset)
