@@ -53,8 +53,8 @@ class Distill:
 
     teachers: tuple[str, ...] = ()  # recipes; empty: nobody
     seeds: tuple[int, ...] = (0, 1, 2)  # of each: the mean of all is what is learnt
-    weight: float = 4.0  # of the distillation loss, added to the loss on the labels
-    temperature: float = 2.0
+    weight: float = 1.0  # of the distillation loss, added to the loss on the labels
+    temperature: float = 1.0
     attention: float = 0.0  # weight of the attention distillation, added too
 
 
