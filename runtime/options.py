@@ -2,9 +2,9 @@
 
 The command line wins over the file. A file holds the same names as the command line, without the dashes:
 
-    bundle = ["/opt/earshot/current/bundles/happy-base"]
+    bundle = ["/opt/earshot/current/bundles/happy-small"]
     device = "USB"
-    threshold = {happy = 0.97}          # or one number for every keyword
+    threshold = {happy = 0.5}           # or one number for every keyword
     exec = "/usr/local/bin/lamp on"
     dashboard = "8765"
 
@@ -22,13 +22,13 @@ LARGEST_CONFIG = 1 << 20  # bytes
 SOURCES = ("wav", "stdin", "device", "list-devices")
 
 EXAMPLES = """examples:
-  %(prog)s dist/happy-base                          listen to the default microphone
-  %(prog)s dist/happy-base dist/computer-base       to two bundles' keywords in the same audio
-  %(prog)s dist/happy-base --device USB --meter     to the one with USB in its name, with a level and score meter
-  %(prog)s dist/happy-base --exec 'lamp on' --dashboard 8765
+  %(prog)s dist/happy-small                          listen to the default microphone
+  %(prog)s dist/happy-small dist/computer-small       to two bundles' keywords in the same audio
+  %(prog)s dist/happy-small --device USB --meter     to the one with USB in its name, with a level and score meter
+  %(prog)s dist/happy-small --exec 'lamp on' --dashboard 8765
   %(prog)s --list-devices                           show the microphones
-  %(prog)s dist/happy-base --wav a.wav b.wav        search recordings, each from a fresh start
-  arecord -q -r 16000 -f S16_LE -c 1 -t raw | %(prog)s dist/happy-base --stdin
+  %(prog)s dist/happy-small --wav a.wav b.wav        search recordings, each from a fresh start
+  arecord -q -r 16000 -f S16_LE -c 1 -t raw | %(prog)s dist/happy-small --stdin
 
 output, one line per detection, at once:
   {"time_s": 12.48, "keyword": "happy", "score": 0.973}

@@ -117,6 +117,9 @@ def assemble(tables: dict[str, Any]) -> Recipe:
     )
     if recipe.model.mix[1] > 1 and not recipe.model.mix[0]:
         raise RecipeError("model.mix: several steps in a hop need columns to be mixed to, as [4, 2]")
+    for name in ("window", "smoothing"):
+        if getattr(recipe.model, name) < 1:
+            raise RecipeError(f"model.{name} must be at least 1: it counts the present hop too")
     for name in ("channels", "hidden"):
         if not 0 < getattr(recipe.size, name) <= getattr(recipe.model, name):
             raise RecipeError(f"prune.{name} must be from 1 to model.{name}, {getattr(recipe.model, name)}")
