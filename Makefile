@@ -48,7 +48,7 @@ check: .venv/ready
 test: .venv/ready | test-system
 	@$(MAKE) --no-print-directory --jobs 2 check pytest
 
-pytest:
+pytest: .venv/ready | test-system
 	$(PY) -m pytest
 
 test-all: check export | test-system

@@ -118,7 +118,7 @@ def quantize(source: Path, detector: Detector, path: Path, candidate: Candidate,
                 extra_options={
                     # What follows a product is float: sigmoid, tanh, the ring.
                     "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-                    # The ring's sum, which is the only MatMul, has its ones on the left: one scale for all of them.
+                    # The ring's sum, which is the only MatMul, has its ones on the left: a scale for each row.
                     "QDQOpTypePerChannelSupportToAxis": {"MatMul": 0, "Gemm": 1},
                 },
             )

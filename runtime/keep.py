@@ -24,7 +24,7 @@ NAME = re.compile(r"(\d{6,})-.*\.wav")
 class Keeper:
     """Keeps the last `seconds` of audio at every detection in a folder of at most `most_bytes`.
 
-    Files are 000042-20261101T120000-happy-0.97.wav; the lowest number is deleted first, and whatever else lies in the
+    Files are 000042-20261101T120000-happy-0.57.wav; the lowest number is deleted first, and whatever else lies in the
     folder is left alone. post(event, **fields) is called with save_failed and save_dropped, and detection goes on.
     Raises OptionsError when the folder cannot be used.
     """

@@ -1,6 +1,6 @@
 """Listen for a bundle's keywords and print one JSON line per detection.
 
-python runtime/listen.py dist/happy-small                    # the microphone
+python runtime/listen.py dist/happy-small                   # the microphone
 python runtime/listen.py dist/happy-small --wav a.wav b.wav
 arecord -q -r 16000 -f S16_LE -c 1 -t raw | python runtime/listen.py dist/happy-small --stdin
 

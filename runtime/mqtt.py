@@ -1,7 +1,7 @@
 """Detections → an MQTT broker, and from there into Home Assistant, which finds the device by its discovery messages.
 
     publisher = Publisher("mqtt://kitchen@broker.local/earshot/kitchen", keywords=["happy"], password=secret)
-    publisher.publish({"keyword": "happy", "time_s": 12.48, "score": 0.973})
+    publisher.publish({"keyword": "happy", "time_s": 12.48, "score": 0.572})
 
 Topics, below the prefix of the URL (`earshot` where it has none; every device needs its own):
 

@@ -4,7 +4,7 @@ The command line wins over the file. A file holds the same names as the command 
 
     bundle = ["/opt/earshot/current/bundles/happy-small"]
     device = "USB"
-    threshold = {happy = 0.5}           # or one number for every keyword
+    threshold = {happy = 0.32}          # or one number for every keyword
     exec = "/usr/local/bin/lamp on"
     dashboard = "8765"
 
@@ -22,16 +22,16 @@ LARGEST_CONFIG = 1 << 20  # bytes
 SOURCES = ("wav", "stdin", "device", "list-devices")
 
 EXAMPLES = """examples:
-  %(prog)s dist/happy-small                          listen to the default microphone
-  %(prog)s dist/happy-small dist/computer-small       to two bundles' keywords in the same audio
-  %(prog)s dist/happy-small --device USB --meter     to the one with USB in its name, with a level and score meter
+  %(prog)s dist/happy-small                         listen to the default microphone
+  %(prog)s dist/happy-small dist/computer-small     to two bundles' keywords in the same audio
+  %(prog)s dist/happy-small --device USB --meter    to the one with USB in its name, with a level and score meter
   %(prog)s dist/happy-small --exec 'lamp on' --dashboard 8765
   %(prog)s --list-devices                           show the microphones
-  %(prog)s dist/happy-small --wav a.wav b.wav        search recordings, each from a fresh start
+  %(prog)s dist/happy-small --wav a.wav b.wav       search recordings, each from a fresh start
   arecord -q -r 16000 -f S16_LE -c 1 -t raw | %(prog)s dist/happy-small --stdin
 
 output, one line per detection, at once:
-  {"time_s": 12.48, "keyword": "happy", "score": 0.973}
+  {"time_s": 12.48, "keyword": "happy", "score": 0.572}
   time_s counts seconds of audio from the start to the end of the hop that detected it. With several bundles a line
   names its "bundle", with several files its "file". What else happens is told in lines that have an "event":
   {"event": "gap", "time_s": 70.4, "lost_s": 1.28, "reason": "overflow", "count": 1}

@@ -25,7 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.features import FRAME_STEP, N_MELS, TAIL, LogMel
 
-EMPTY = 1e-9  # least sum of attention weights; before a stream begins it is zero
+EMPTY = 1e-30  # least sum of attention weights; before a stream begins it is zero
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,8 @@ def hear(model: CRNN, dataset: Windows) -> Tensor:
 
 
 def teach(teachers: list[Path], dataset: Windows) -> Taught:
-    """Mean of several teachers' log-odds, and of their energies: the geometric mean of their attentions, but for its
-    norm. What a teacher said is kept for others."""
+    """Mean of several teachers' log-odds, averaged over hops as when they listen, and of their energies: the geometric
+    mean of their attentions, but for its norm. What a teacher said is kept for others."""
     said = []
     for folder in teachers:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]

@@ -110,7 +110,7 @@ def test_calibration_sees_states_and_activations(tiny):
     assert quieter["frames"][1] < ranges["frames"][1] - 5  # ln 0.01² = −9.2
 
 
-MIXED = Size(channels=4, kernel=(8, 6), stride=(6, 4), mix=(5, 2), hidden=18, layers=1)
+MIXED = Size(channels=4, kernel=(8, 6), stride=(6, 4), mix=(5, 2), hidden=18, layers=1, smoothing=3)
 
 
 @pytest.mark.parametrize(
