@@ -9,6 +9,7 @@ from a fixed seed, the same for every bundle. Intervals are of 95 %.
 """
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -57,6 +58,7 @@ class Recordings:
     noises: list[np.ndarray]
 
 
+@functools.cache  # several models hear the same
 def load(base: Path, keyword: str) -> Recordings:
     """Raises DataError where there is too little to measure with."""
     found = data.find(base, ["speech_commands", "wake_words"], words=True)
@@ -269,12 +271,15 @@ def listen_to_streams(
     return found
 
 
-def miss_figures(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> tuple[dict, Listened]:
+def miss_figures(
+    engine: Engine, recordings: Recordings, keyword: int, threshold: float, conditions: Iterable[str] = CONDITIONS
+) -> tuple[dict, Listened]:
     """Misses in each condition, and time to the event; also what the clean streams made of each clip."""
     rooms = augment.room_responses(ROOMS, ROOM_SEED)
     figures: dict = {}
     clean = Listened([], [])
-    for name, (snr, gain) in CONDITIONS.items():
+    for name in conditions:
+        snr, gain = CONDITIONS[name]
         if snr is not None and not recordings.noises:
             continue
         listened = listen_to_streams(engine, recordings, keyword, rooms, snr, gain)
@@ -326,7 +331,12 @@ class Clips:
 
 
 def evaluate(
-    engine: Engine, base: Path, keyword: int = 0, folders: list[Path] | None = None, wanted: float | None = None
+    engine: Engine,
+    base: Path,
+    keyword: int = 0,
+    folders: list[Path] | None = None,
+    wanted: float | None = None,
+    conditions: Iterable[str] = CONDITIONS,
 ) -> tuple[dict, Det, Clips]:
     """All figures of one keyword of a bundle, its DET curve and what became of each clip; at its threshold, or at the
     one that makes `wanted` false accepts per hour."""
@@ -337,7 +347,7 @@ def evaluate(
     threshold = engine.thresholds[keyword]
     if wanted is not None:
         threshold = operating_point(heard, wanted)
-    misses, clean = miss_figures(engine, recordings, keyword, threshold)
+    misses, clean = miss_figures(engine, recordings, keyword, threshold, conditions)
     points = {"operating_point": threshold, "5_percent_missed": clips["threshold_missing_5_percent"]}
     figures = {
         "model": engine.model,

@@ -49,6 +49,7 @@ THEIR_NAMES = {
     "base32": "B′",
     "kd14": "KD′",
 }
+CONDITIONS = ("clean", "10_db")  # of evaluate, that the table shows
 EVALUATION = 1  # raise it when edge_demo/evaluate.py measures something else: what was measured before is then redone
 
 
@@ -212,8 +213,8 @@ def evaluation_of(options: Options, model: Path) -> Path:
 
 
 def measure(model: Path, base: Path, path: Path) -> None:
-    """What `make evaluate` measures of a model file, and what became of each clip → JSON."""
-    figures, _, clips = evaluate.evaluate(Engine(model.parent, model.name), base)
+    """What `make evaluate` measures of a model file in CONDITIONS, and what became of each clip → JSON."""
+    figures, _, clips = evaluate.evaluate(Engine(model.parent, model.name), base, conditions=CONDITIONS)
     kept = {"figures": figures, **{key: value.tolist() for key, value in vars(clips).items()}}
     write_atomically(path, json.dumps(kept).encode())
 
@@ -318,7 +319,7 @@ def quality_table(found: list[Row]) -> str:
         for key in ("continuous", evaluate.JOINED):
             point = f"{key}_at_operating_point"
             cells.append(ranged(row.values(point, "per_hour")) if point in row.figures[0] else "")
-        for condition in ("clean", "10_db"):
+        for condition in CONDITIONS:
             known = f"misses_{condition}" in row.figures[0]
             cells.append(ranged(row.values(f"misses_{condition}", "share"), 100) if known else "")
         lines.append([row.name, *cells])

@@ -4,6 +4,7 @@ All of it works on float32 arrays and draws from the generator it is given, so a
 number alone.
 """
 
+import functools
 from collections.abc import Iterable
 
 import numpy as np
@@ -32,6 +33,7 @@ def band_limited(audio: np.ndarray, limit: float) -> np.ndarray:
     return soxr.resample(narrow, 2 * limit, SAMPLE_RATE)[: len(audio)]
 
 
+@functools.cache
 def room_responses(n: int, seed: int) -> list[np.ndarray]:
     """Impulse responses of n shoebox rooms by the image-source method (pyroomacoustics; Allen & Berkley 1979).
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from training import augment, data
 from training.augment import AROUND, low_noise, spoken_in
 from training.crnn import CRNN, log_odds
-from training.features import SAMPLE_RATE
+from training.features import FRAME_STEP, SAMPLE_RATE
 from training.metrics import event_intervals, frr_at_far, lowest_threshold, one_minus_auroc, operating_point
 from training.recipe import Recipe
 
@@ -20,6 +21,7 @@ SNRS = (10, 0)  # dB, besides clean
 ROOMS = 20
 MARGIN = 0.1  # in log-odds, of the operating point: what is exported sums in another order, or in int8
 ALARMS = (1, 3, 10, 30)  # false accepts in all of the continuous speech at which misses are counted
+PART, PREROLL = 750, 125  # hops of continuous speech that are streamed at once, and those that go before them: 60, 10 s
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Validation:
     frames: Tensor  # (clips, frames, 40)
     labels: np.ndarray  # (clips,) index of the keyword, -1 for none
     noisy: list[Tensor]  # for each of SNRS: the clips with a keyword, in rooms and noise
-    continuous: Tensor  # (1, frames, 40), all of it in one stream
+    continuous: Tensor  # (parts, frames, 40), see in_parts
+    hops: int  # of continuous speech, in all
     most_alarms: int  # that the operating point may make there
 
 
@@ -75,13 +78,21 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
             frames_of(model, padded(after, hop)),
             labels,
             [frames_of(model, padded(clips, hop)) for clips in noisy],
-            frames_of(model, padded([stream], hop)),
+            in_parts(frames_of(model, padded([stream], hop))[0], hop // FRAME_STEP),
+            -(-len(stream) // hop),
             int(recipe.data.false_accepts_per_hour * len(stream) / SAMPLE_RATE / 3600),
         )
 
 
 def frames_of(model: CRNN, audio: Tensor) -> Tensor:
     return torch.cat([model.features(part, model.zero_state(len(part)).tail)[0] for part in audio.split(64)])
+
+
+def in_parts(frames: Tensor, hop: int) -> Tensor:
+    """One stream, (frames, 40), as parts of PART hops that can be heard side by side, each after its PREROLL: what a
+    state still holds of a time before that is nothing that counts. hop: in frames."""
+    rest = -len(frames) % (PART * hop)
+    return F.pad(frames, (0, 0, PREROLL * hop, rest)).unfold(0, (PREROLL + PART) * hop, PART * hop).transpose(1, 2)
 
 
 @torch.no_grad()
@@ -95,7 +106,7 @@ def validate(model: CRNN, validation: Validation, refractory_hops: int) -> Figur
     training = model.training
     model.eval()
     clips, *noisy = (stream(model, f).sigmoid().numpy().max(axis=1) for f in (validation.frames, *validation.noisy))
-    talk = stream(model, validation.continuous)[0].sigmoid().numpy()
+    talk = stream(model, validation.continuous)[:, PREROLL:].flatten(0, 1)[: validation.hops].sigmoid().numpy()
     model.train(training)
     labels = validation.labels
     clean, noised, areas, rates, thresholds = [], [], [], [], []
