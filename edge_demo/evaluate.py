@@ -338,8 +338,8 @@ def evaluate(
     wanted: float | None = None,
     conditions: Iterable[str] = CONDITIONS,
 ) -> tuple[dict, Det, Clips]:
-    """All figures of one keyword of a bundle, its DET curve and what became of each clip; at its threshold, or at the
-    one that makes `wanted` false accepts per hour."""
+    """All figures of one keyword of a bundle but for the tracks', its DET curve and what became of each clip; at its
+    threshold, or at the one that makes `wanted` false accepts per hour."""
     recordings = load(base, engine.keywords[keyword])
     scores, labels = clip_scores(engine, recordings, keyword)
     clips = clip_figures(scores, labels)
@@ -356,7 +356,6 @@ def evaluate(
         **clips,
         **alarm_figures(heard, points),
         **misses,
-        **track_figures(engine, recordings, keyword, threshold),
     }
     return figures, det_curve(clean, heard[0], threshold), Clips(scores, labels, clean.hits(threshold))
 
@@ -482,6 +481,7 @@ def main() -> int:
             for keyword, word in enumerate(engine.keywords):
                 name = f"{label}:{word}"
                 columns[name], curves[name], _ = evaluate(engine, base, keyword, args.also, args.wanted)
+                columns[name] |= track_figures(engine, load(base, word), keyword, columns[name]["threshold"])
             if args.wanted is not None:
                 set_thresholds(Path(bundle), [columns[f"{label}:{word}"]["threshold"] for word in engine.keywords])
         if args.peers:

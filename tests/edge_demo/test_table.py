@@ -78,6 +78,7 @@ def test_document_says_what_was_measured(found, tmp_path):
 
 def test_pairs_are_of_one_recipe_and_one_form(found):
     assert [(one.name, other.name) for one, other in table.controlled(found)] == [("KD", "KD alone")]
+    assert [(one.name, other.name) for one, other in table.compared(found)] == [("KD", "B")]
     pairs = [(one.name, other.name) for one, other in table.quantized(found)]
     assert {("DQ+KD", "KD"), ("SQ+KD", "KD")} < set(pairs) and not any("alone" in one for one, _ in pairs)
 
