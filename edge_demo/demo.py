@@ -7,6 +7,7 @@
 import argparse
 import math
 import sys
+from itertools import chain
 from pathlib import Path
 
 import matplotlib
@@ -16,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from runtime.audio import AudioError, wav_hops
+from runtime.audio import AudioError, quiet_room, wav_hops
 from runtime.detector import Detector
 from runtime.engine import BundleError, Engine
 from training.features import FLOOR, FRAME_STEP, SAMPLE_RATE, TAIL, LogMel
@@ -26,7 +27,8 @@ def run(engine: Engine, path: str) -> tuple[np.ndarray, np.ndarray, list[tuple[f
     """A WAV file through a bundle: audio (n,), scores (hops, keywords), events as (seconds, keyword)."""
     detector = Detector(engine.thresholds, engine.refractory_hops)
     audio, scores, events = [], [], []
-    for hop in wav_hops(path, engine.hop_samples, lambda text: print(f"demo: {text}", file=sys.stderr)):
+    told = wav_hops(path, engine.hop_samples, lambda text: print(f"demo: {text}", file=sys.stderr))
+    for hop in chain(told, quiet_room(engine.hop_samples)):
         audio.append(hop)
         scores.append(engine.step(hop))
         time = len(audio) * engine.hop_samples / SAMPLE_RATE

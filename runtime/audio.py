@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from runtime.devices import AudioError, list_devices
 
-__all__ = ["SAMPLE_RATE", "AudioError", "cut", "list_devices", "pcm_hops", "resample", "wav_hops"]
+__all__ = ["SAMPLE_RATE", "AudioError", "cut", "list_devices", "pcm_hops", "quiet_room", "resample", "wav_hops"]
 
 SAMPLE_RATE = 16_000
 BLOCK_BYTES = 1 << 16  # of a WAV file at a time: memory does not grow with the file
@@ -84,6 +84,14 @@ def wav_hops(path: str, hop_samples: int, warn: Warn) -> Iterator[Samples]:
             yield from cut(resample(blocks, form.rate, path), hop_samples)
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}): name a readable WAV file") from None
+
+
+def quiet_room(hop_samples: int) -> Iterator[Samples]:
+    """Half a second of noise at −60 dB, to be heard after a file: a detector that has waited for a word to be over
+    detects one at the very end there, and no microphone falls silent after it."""
+    noise = np.random.default_rng(0)
+    for _ in range(-(-SAMPLE_RATE // 2 // hop_samples)):
+        yield (noise.standard_normal(hop_samples) * 1e-3).astype(np.float32)
 
 
 def _wav_header(file: BinaryIO, path: str, warn: Warn) -> tuple[Format, int]:

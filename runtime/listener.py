@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from runtime.audio import SAMPLE_RATE, Samples, pcm_hops, wav_hops
+from runtime.audio import SAMPLE_RATE, Samples, pcm_hops, quiet_room, wav_hops
 from runtime.detector import Detector
 from runtime.engine import BundleError, Engine
 from runtime.journal import Journal, write
@@ -152,7 +153,8 @@ class Listener:
             if options.wav:
                 self.systemd.say("READY=1")
                 for path in options.wav:
-                    self._hear(wav_hops(path, self.hop_samples, warn), path if len(options.wav) > 1 else None)
+                    hops = chain(wav_hops(path, self.hop_samples, warn), quiet_room(self.hop_samples))
+                    self._hear(hops, path if len(options.wav) > 1 else None)
             else:
                 self._hear(self._live())
             self._finish()

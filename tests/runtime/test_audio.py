@@ -243,3 +243,8 @@ def test_a_microphone_is_chosen_by_number_or_name(wanted, number):
 def test_a_microphone_that_cannot_be_chosen(given, wanted, problem):
     with pytest.raises(AudioError, match=problem):
         devices.choose(given, wanted)
+
+
+def test_after_a_file_comes_half_a_second_of_a_quiet_room():
+    room = np.concatenate(list(audio.quiet_room(HOP)))
+    assert len(room) >= 8000 and np.abs(room).max() < 0.01 and room.std() > 5e-4

@@ -69,6 +69,13 @@ def test_every_file_starts_from_reset(listen, bundle, tmp_path):
     assert both[0] == both[2]
 
 
+def test_a_word_at_the_end_of_a_file_is_heard_out(listen, make_bundle, graph, tmp_path):
+    over = "now = Mul(energy, gain)\nover = Sub(logit, now)\nscore = Sigmoid(over)"
+    bundle = make_bundle(graph=graph.replace("score = Sigmoid(logit)", over))  # it rises when what was loud is over
+    detections, _ = finished(listen(bundle, "--wav", write_wav(tmp_path / "a.wav", np.concatenate([SILENCE, LOUD]))))
+    assert [line["time_s"] for line in detections] == [pytest.approx(2.08)]
+
+
 def test_a_file_of_another_rate_and_channel_count(listen, bundle, tmp_path):
     time_44 = np.arange(0, 5, 1 / 44100)
     samples = np.where((time_44 % 3 >= 1) & (time_44 % 3 < 2), 0.5 * np.sin(time_44 * 16000), 0)
