@@ -123,11 +123,11 @@ def test_table_has_a_line_per_figure():
     assert of_three.splitlines()[1].split() == ["x", "0.1", "0.2", "0.6", "0.3", "0.1", "…", "0.6"]
 
 
-def test_shipped_model_keeps_its_promises_on_real_recordings(bundle, recordings, monkeypatch):
+def test_shipped_model_keeps_its_promises_on_real_recordings(bundle, recordings):
     """The bars of the first release, on recordings that nothing was trained on."""
-    monkeypatch.setattr(evaluate, "CONDITIONS", {"clean": (None, 1.0)})  # half a minute less
     engine = Engine(bundle)
-    figures, _, _ = evaluate.evaluate(engine, recordings)
+    figures, _, _ = evaluate.evaluate(engine, recordings, conditions=["clean"])  # half a minute less than all
+    figures |= evaluate.track_figures(engine, evaluate.load(recordings, "happy"), 0, figures["threshold"])
     assert figures["clips"]["keyword"] >= 100 and figures["clips"]["others"] >= 1000
     assert figures["one_minus_auroc"] <= 0.003
     assert figures["frr_at_half_percent_far"] <= 0.03

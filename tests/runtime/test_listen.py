@@ -141,7 +141,7 @@ def test_the_meter_moves_on_a_terminal(listen, bundle, tmp_path):
         pass
     os.close(master)
     assert len(process.communicate(timeout=30)[0].splitlines()) == 2
-    assert shown.count(b"\r[") == 63 and b"\n" not in shown and shown.endswith(b"\r\x1b[K")
+    assert shown.count(b"\r[") == 63 + 7 and b"\n" not in shown and shown.endswith(b"\r\x1b[K")
 
 
 def test_help_teaches(listen):
