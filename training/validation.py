@@ -89,8 +89,8 @@ def frames_of(model: CRNN, audio: Tensor) -> Tensor:
 
 
 def in_parts(frames: Tensor, hop: int) -> Tensor:
-    """One stream, (frames, 40), as parts of PART hops that can be heard side by side, each after its PREROLL: what a
-    state still holds of a time before that is nothing that counts. hop: in frames."""
+    """One stream, (frames, 40), as parts of PART hops that can be heard side by side, each after its PREROLL, which is
+    silence for the first: what a state still holds of a time before that is nothing that counts. hop: in frames."""
     rest = -len(frames) % (PART * hop)
     return F.pad(frames, (0, 0, PREROLL * hop, rest)).unfold(0, (PREROLL + PART) * hop, PART * hop).transpose(1, 2)
 
