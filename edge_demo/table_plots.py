@@ -41,6 +41,7 @@ def draw_sizes(rows: list[Row]) -> Figure:
         files.bar_label(bars, fmt="%.0f", padding=2, fontsize="small")
     files.set_yticks(np.arange(len(plain)) + height * (len(kinds) - 1) / 2, [row.name for row in plain])
     files.set(xlabel="KiB of the file, front end included", title="quantization's effect on size")
+    files.margins(x=0.12)  # room for the figures
     files.invert_yaxis()
     files.legend()
     base = plain[0]

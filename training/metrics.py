@@ -104,13 +104,15 @@ def paired_bootstrap(
     others: ArrayLike,
     labels: ArrayLike,
     thresholds: tuple[float, float] | None = None,
+    same_runs: bool = False,
     repeats: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Percentile interval of `more_misses` over resampled clips, the same for both models and each class by itself, and
     over resampled runs where there are several (Efron 1979; Bisani & Ney 2004, "Bootstrap estimates for confidence
-    intervals in ASR performance evaluation")."""
+    intervals in ASR performance evaluation"). same_runs: run k of both is one training in two forms, so that what
+    differs between trainings says nothing, and both get the same runs."""
     pair = [np.atleast_2d(np.asarray(runs, float)) for runs in (scores, others)]
     marks = np.asarray(labels).astype(bool)
     keyword, rest = np.flatnonzero(marks), np.flatnonzero(~marks)
@@ -118,7 +120,8 @@ def paired_bootstrap(
     figures = []
     for _ in range(repeats):
         clips = np.concatenate([rng.choice(keyword, len(keyword)), rng.choice(rest, len(rest))])
-        drawn = [runs[rng.integers(len(runs), size=len(runs))][:, clips] for runs in pair]
+        chosen = [rng.integers(len(runs), size=len(runs)) for runs in pair]
+        drawn = [runs[chosen[0 if same_runs else k]][:, clips] for k, runs in enumerate(pair)]
         figures.append(more_misses(drawn[0], drawn[1], marks[clips], thresholds))
     tail = (1 - level) / 2
     return float(np.quantile(figures, tail)), float(np.quantile(figures, 1 - tail))

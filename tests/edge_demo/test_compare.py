@@ -20,6 +20,10 @@ def test_more_misses_and_its_interval():
     assert metrics.more_misses(worse, first, labels, (0.45, 0.45)) == pytest.approx(0.1)
     low, high = metrics.paired_bootstrap(worse, first, labels, (0.45, 0.45))
     assert 0.03 < low < 0.1 < high < 0.18
+    runs = np.stack([first, worse])  # two trainings that differ, each in two forms that do not
+    assert metrics.paired_bootstrap(runs, runs, labels, (0.45, 0.45), same_runs=True) == (0, 0)
+    low, high = metrics.paired_bootstrap(runs, runs, labels, (0.45, 0.45))
+    assert low < -0.05 and high > 0.05
     row = compare.misses_row([first, worse], labels, (0.45, 0.45))
     assert row[:2] == ["0.00 %", "10.00 %"] and row[2].startswith("+10.00 points (+")
 
