@@ -99,7 +99,7 @@ class Options:
     def model(self, training: Training, seed: int, form: str) -> Path:
         """Its ONNX file, in a bundle."""
         bundle = self.runs / "dist" / self.checkpoint(training, seed, form).name
-        return bundle / FILES.get(form, f"model.{form}.onnx")
+        return bundle / file_of(form)
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,22 @@ def export(options: Options, wanted: list[Training]) -> None:
         for checkpoint, forms in kept_together(options, training):
             manifest = options.runs / "dist" / checkpoint.name / "manifest.json"
             newest = max(sources, (checkpoint / "model.safetensors").stat().st_mtime)
-            if not manifest.exists() or manifest.stat().st_mtime < newest:
+            if not manifest.exists() or manifest.stat().st_mtime < newest or not holds(manifest, forms):
                 stale.setdefault(forms, []).append(str(checkpoint))
     for forms, checkpoints in stale.items():
         if "static" in forms:
             run("export.measure", [*checkpoints, "--ranges", "--data", str(options.base)])
         also = [argument for form in forms for argument in ("--also", form)]
         run("export", [*checkpoints, *also, "--out", str(options.runs / "dist")])
+
+
+def holds(manifest: Path, forms: tuple[str, ...]) -> bool:
+    """Whether a bundle has the files of these forms."""
+    return {file_of(form) for form in forms} <= json.loads(manifest.read_text())["files"].keys()
+
+
+def file_of(form: str) -> str:
+    return FILES.get(form, f"model.{form}.onnx")
 
 
 def kept_together(options: Options, training: Training) -> list[tuple[Path, tuple[str, ...]]]:

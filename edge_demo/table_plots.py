@@ -38,7 +38,7 @@ def draw_sizes(rows: list[Row]) -> Figure:
         chosen = [row for row in rows if row.form == kind]
         places = [plain_trainings.index(row.training) + place * height for row in chosen]
         bars = files.barh(places, [row.file_bytes / 1024 for row in chosen], height, label=kind)
-        files.bar_label(bars, fmt="%.0f", padding=2, fontsize="small")
+        files.bar_label(bars, fmt="%.0f", padding=2, fontsize="x-small")
     files.set_yticks(np.arange(len(plain)) + height * (len(kinds) - 1) / 2, [row.name for row in plain])
     files.set(xlabel="KiB of the file, front end included", title="quantization's effect on size")
     files.margins(x=0.12)  # room for the figures
@@ -77,7 +77,7 @@ def draw_errors(rows: list[Row]) -> Figure:
         axes.step([values[i] for i in front], [errors[i] for i in front], where="post", color="grey", linewidth=1)
         axes.set(xscale="log", xlabel=label, ylim=(0, None))
     sides[0].set_ylabel("FRR at 0.5 % FAR, %: mean, and range over seeds")
-    figure.suptitle("error against cost; hollow: without a teacher; line: Pareto front")
+    figure.suptitle("error against cost; line: Pareto front")
     legend(figure, rows)
     return figure
 
@@ -101,8 +101,17 @@ def scatter(axes: Axes, rows: list[Row], x: list[float], y: list[float] | list[i
 
 
 def legend(figure: Figure, rows: list[Row]) -> None:
-    lines = [Line2D([], [], **looks(rows, row)) for row in rows]
-    figure.legend(lines, [row.name for row in rows], loc="outside right upper", fontsize="small")
+    """A colour for each recipe, a marker for each form."""
+    plain = [row for row in rows if row.form == FLOAT and not row.training.alone]
+    entries = [(looks(rows, row), row.name) for row in plain]
+    first_of: dict[str, Row] = {}
+    for row in rows:
+        first_of.setdefault(row.form, row)
+    entries += [(looks(rows, row) | {"color": "black"}, form) for form, row in first_of.items()]
+    if any(row.training.alone for row in rows):
+        entries.append(({"marker": "o", "color": "black", "fillstyle": "none", "linestyle": ""}, "without its teacher"))
+    lines = [Line2D([], [], **look) for look, _ in entries]
+    figure.legend(lines, [name for _, name in entries], loc="outside right upper")
 
 
 def pareto(costs: list[float], errors: list[float]) -> list[int]:

@@ -123,6 +123,13 @@ def test_files_are_called_as_the_export_calls_them(tmp_path):
         assert options.model(table.Training("base", False), 0, form).name == name and form in CANDIDATES
 
 
+def test_a_bundle_without_a_file_that_the_table_wants_is_not_taken_for_done(tmp_path):
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text('{"files": {"model.onnx": {}, "model.int8.onnx": {}, "model.dynamic.onnx": {}}}')
+    assert table.holds(manifest, ()) and table.holds(manifest, ("dynamic",))
+    assert not table.holds(manifest, ("dynamic", "static"))
+
+
 def test_front_is_what_nothing_cheaper_beats():
     assert table_plots.pareto([1, 2, 3, 4, 2], [5, 3, 4, 1, 2]) == [0, 4, 3]
 
