@@ -26,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from edge_demo import cost, evaluate, table_plots
+from export.bundle import file_of
 from runtime.engine import BundleError, Engine
 from training import data, metrics
 from training import recipe as recipes
@@ -38,7 +39,6 @@ BASE = "base"  # what all others are compared with, unless recipes are named: th
 # Each model file of a bundle is a row of its own: candidate of export.quantize → what is put before the recipe's name.
 FLOAT, TRAINED = "float", "static, signed, trained"
 FORMS = {FLOAT: "", "dynamic": "DQ+", "static": "SQ+", TRAINED: "QAT+"}
-FILES = {FLOAT: "model.onnx", TRAINED: "model.static-signed-trained.onnx"}  # the others: model.<form>.onnx
 # What the two seed projects call their models, the second's marked with a prime. Other recipes keep their own names.
 THEIR_NAMES = {
     "base": "B",
@@ -99,7 +99,7 @@ class Options:
     def model(self, training: Training, seed: int, form: str) -> Path:
         """Its ONNX file, in a bundle."""
         bundle = self.runs / "dist" / self.checkpoint(training, seed, form).name
-        return bundle / file_of(form)
+        return bundle / ("model.onnx" if form == FLOAT else file_of(form))
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,6 @@ def export(options: Options, wanted: list[Training]) -> None:
 def holds(manifest: Path, forms: tuple[str, ...]) -> bool:
     """Whether a bundle has the files of these forms."""
     return {file_of(form) for form in forms} <= json.loads(manifest.read_text())["files"].keys()
-
-
-def file_of(form: str) -> str:
-    return FILES.get(form, f"model.{form}.onnx")
 
 
 def kept_together(options: Options, training: Training) -> list[tuple[Path, tuple[str, ...]]]:
