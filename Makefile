@@ -49,7 +49,7 @@ test: .venv/ready | test-system
 	@$(MAKE) --no-print-directory --jobs 2 check pytest
 
 pytest: .venv/ready | test-system
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 test-all: check export | test-system
 	$(PY) -m pytest -m ''
