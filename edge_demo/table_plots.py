@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 FLOAT = "float"  # form of a row
 MARKERS = "os^Dv"  # a form each; a colour for each recipe
+PAIRS = [matplotlib.colormaps["tab20"](i) for i in range(20)]  # each colour strong, then pale
+COLOURS = PAIRS[::2] + PAIRS[1::2]
 
 
 def draw(rows: list[Row], out: Path) -> list[str]:
@@ -87,7 +90,7 @@ def looks(rows: list[Row], row: Row) -> dict[str, Any]:
     recipes = list(dict.fromkeys(one.training.recipe for one in rows))
     forms = list(dict.fromkeys(one.form for one in rows))
     return {
-        "color": f"C{recipes.index(row.training.recipe)}",
+        "color": COLOURS[recipes.index(row.training.recipe) % len(COLOURS)],
         "marker": MARKERS[forms.index(row.form)],
         "fillstyle": "none" if row.training.alone else "full",
         "linestyle": "",

@@ -143,7 +143,7 @@ def path_of(name: str) -> Path:
 
 
 def run_name(path: Path, recipe: Recipe, alone: bool = False) -> str:
-    """Of the folder that holds a recipe's training: happy-small-s0, or happy-small-alone-s0 without its teacher."""
+    """Of the folder that holds a recipe's training: happy-kd-s0, or happy-kd-alone-s0 without its teacher."""
     return f"{'-'.join(recipe.data.keywords)}-{path.stem}{'-alone' if alone else ''}-s{recipe.train.seed}"
 
 

@@ -2,7 +2,7 @@
 
     EARSHOT_DATA=~/recordings python -m training.train base
     EARSHOT_DATA=~/recordings python -m training.train base --keyword computer --seed 1
-    EARSHOT_DATA=~/recordings python -m training.train small --alone     # the control: without its teacher
+    EARSHOT_DATA=~/recordings python -m training.train kd --alone     # the control: without its teacher
 
 leaves in runs/<keyword>-<recipe>-s<seed>/ the best checkpoint (model.safetensors), the state to go on from
 (last.safetensors) and one line per epoch (log.csv). Run it again to go on after an interruption: the result is the same

@@ -97,7 +97,7 @@ def test_every_taught_recipe_has_its_control_and_the_base_comes_first():
     every = table.trainings([])
     assert every[0] == table.Training("base", False) and table.Training("base", True) not in every
     assert {t.recipe for t in every} == set(recipe.known())
-    for name in ("kd", "kd2", "ad-kd", "sp-ad-kd", "kd14", "small"):
+    for name in ("kd", "kd2", "ad-kd", "sp-ad-kd", "kd14", "small-kd", "tiny-kd"):
         assert table.Training(name, True) in every
     assert [t.name for t in table.trainings(["kd2", "base"])] == ["KD2", "KD2 alone", "B"]
 
