@@ -23,7 +23,8 @@ help:
 	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-small)"
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
 	@echo "make table                  every recipe, its control, three seeds: train what is missing, measure, docs/results.md;"
-	@echo "                            RETRAIN=1 from scratch in runs/retrained, QUICK=1 its shape in an hour in runs/quick"
+	@echo "                            RETRAIN=1 from scratch in runs/retrained, QUICK=1 its shape in an hour in runs/quick;"
+	@echo "                            RECIPES=\"base mine\" makes their rows anew and leaves the others as they are"
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
 	@echo "make evaluate BUNDLE=dist/happy-small   false accepts, misses, DET; PEERS=1 adds microWakeWord's"
 	@echo "make compare                int8 against float: misses, and drift in an hour (BUNDLE=dist/happy-small)"
@@ -62,7 +63,7 @@ train: .venv/ready
 	$(PY) -m training.train $(RECIPE) $(if $(KEYWORD),--keyword $(KEYWORD)) $(if $(SEED),--seed $(SEED))
 
 table: .venv/ready
-	$(PY) -m edge_demo.table $(if $(RETRAIN),--runs runs/retrained) $(if $(QUICK),--quick --runs runs/quick --out runs/quick)
+	$(PY) -m edge_demo.table $(RECIPES) $(if $(RETRAIN),--runs runs/retrained) $(if $(QUICK),--quick --runs runs/quick --out runs/quick)
 
 data: .venv/ready
 	$(PY) -m training.download $(if $(VERSION),--version $(VERSION))

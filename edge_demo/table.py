@@ -2,10 +2,12 @@
 streamed on the device, and written as a table with pictures.
 
     EARSHOT_DATA=~/recordings python -m edge_demo.table
+    EARSHOT_DATA=~/recordings python -m edge_demo.table base small mine.toml      # these; other rows stay as they are
     EARSHOT_DATA=~/recordings python -m edge_demo.table --quick --runs runs/quick --out runs/quick
 
 What is there is not made again: a run that has all its epochs, a bundle that is newer than its checkpoint and than
-export/, the evaluation of a model file with the same content. Run it again to go on after an interruption.
+export/, the evaluation of a model file with the same content. Run it again to go on after an interruption. What is
+shown is kept in results.json too, so that a row can be added or renewed without training all others.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -57,6 +59,19 @@ class TableError(Exception):
     """The message is one line with the fix in it."""
 
 
+FRR = "frr_at_half_percent_far"
+# What is shown of each model: title → where evaluate has it, factor, digits.
+SHOWN = {
+    "AU-FA-FR · 10⁴": ("au_fa_fr", 1e4, 2),
+    "1 − AUROC · 10⁴": ("one_minus_auroc", 1e4, 0),
+    "FRR at 0.5 % FAR, %": (FRR, 100, 1),
+    "FA/h, continuous speech": ("continuous_at_operating_point per_hour", 1, 1),
+    "FA/h, other words": (f"{evaluate.JOINED}_at_operating_point per_hour", 1, 1),
+    "misses, clean, %": ("misses_clean share", 100, 1),
+    "misses at 10 dB, %": ("misses_10_db share", 100, 1),
+}
+
+
 class Training(NamedTuple):
     """A recipe, or its control; trained once for each seed."""
 
@@ -73,6 +88,9 @@ class Training(NamedTuple):
         """Of FORMS, those that it is measured in; a control is there for its teacher's sake, and float says enough."""
         trained = recipes.read(recipes.path_of(self.recipe), ["any"]).train.quantized_epochs > 0
         return [form for form in FORMS if form == FLOAT or not self.alone and (trained or form != TRAINED)]
+
+
+Key = tuple[Training, str]  # of a row: training and form
 
 
 @dataclass(frozen=True)
@@ -113,28 +131,32 @@ class Row:
     as_the_seeds_count: int
     weight_bytes: int
     file_bytes: float
-    step_us: float
+    faster: float  # than what all are compared with, by the median time of a step
     epochs: int
-    figures: list[dict]  # of evaluate, for each seed
-    scores: np.ndarray  # (seeds, clips)
-    labels: np.ndarray  # (clips,)
-    hits: np.ndarray  # (seeds, keyword clips)
+    figures: dict[str, list[float]]  # for each of SHOWN that was measured: one of each seed
+    interval: tuple[float, float]  # of the FRR
 
     @property
     def name(self) -> str:
         return FORMS[self.form] + self.training.name
 
-    def mean(self, *keys: str) -> float:
-        return float(np.mean(self.values(*keys)))
 
-    def values(self, *keys: str) -> list[float]:
-        found = []
-        for figures in self.figures:
-            value = figures
-            for key in keys:
-                value = value[key]
-            found.append(float(value))  # type: ignore[arg-type]
-        return found
+class Clips(NamedTuple):
+    """What became of each test clip."""
+
+    scores: np.ndarray  # (seeds, clips)
+    labels: np.ndarray  # (clips,)
+    hits: np.ndarray  # (seeds, keyword clips), in clean streams
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much more one row misses than another: difference, and the ends of its 95 % interval."""
+
+    one: Key
+    other: Key
+    frr: tuple[float, float, float]
+    streamed: tuple[float, float, float]
 
 
 def trainings(wanted: list[str]) -> list[Training]:
@@ -241,10 +263,10 @@ def measure_all(options: Options, wanted: list[Training]) -> None:
             raise
 
 
-def step_times(models: dict[tuple[Training, str], Path]) -> dict[tuple[Training, str], float]:
+def step_times(models: dict[Key, Path]) -> dict[Key, float]:
     """Median microseconds of a step, all in turn, so that whatever else the machine does slows all alike."""
     engines = {key: Engine(model.parent, model.name) for key, model in models.items()}
-    times: dict[tuple[Training, str], list[float]] = {key: [] for key in engines}
+    times: dict[Key, list[float]] = {key: [] for key in engines}
     hops = (np.random.default_rng(0).standard_normal((20, 1280)) * 0.05).astype(np.float32)
     for _ in range(40):
         for key, engine in engines.items():
@@ -255,34 +277,46 @@ def step_times(models: dict[tuple[Training, str], Path]) -> dict[tuple[Training,
     return {key: median(measured[len(hops) :]) for key, measured in times.items()}
 
 
-def rows(options: Options, wanted: list[Training]) -> list[Row]:
+def rows(options: Options, wanted: list[Training]) -> dict[Key, tuple[Row, Clips]]:
     first = options.seeds[0]
     took = step_times({(t, form): options.model(t, first, form) for t in wanted for form in t.forms})
-    found = []
-    for training in wanted:
+    found = {}
+    for training, form in took:
         recipe = options.recipe(training, first)
         model = CRNN(recipe.size)
-        for form in training.forms:
-            models = [options.model(training, seed, form) for seed in options.seeds]
-            kept = [json.loads(evaluation_of(options, path).read_text()) for path in models]
-            found.append(
-                Row(
-                    training,
-                    form,
-                    n_parameters(model),
-                    cost.per_second(model),
-                    cost.as_the_seeds_count(model),
-                    cost.weight_bytes(model, models[0].parent, models[0].name),
-                    float(np.mean([path.stat().st_size for path in models])),
-                    took[training, form],
-                    recipe.train.epochs,
-                    [one["figures"] for one in kept],
-                    np.array([one["scores"] for one in kept]),
-                    np.array(kept[0]["labels"]),
-                    np.array([one["hits"] for one in kept], float),
-                )
-            )
-    return sorted(found, key=lambda row: (row.training != wanted[0], -row.parameters))
+        models = [options.model(training, seed, form) for seed in options.seeds]
+        kept = [json.loads(evaluation_of(options, path).read_text()) for path in models]
+        clips = Clips(
+            np.array([one["scores"] for one in kept]),
+            np.array(kept[0]["labels"]),
+            np.array([one["hits"] for one in kept], float),
+        )
+        row = Row(
+            training,
+            form,
+            n_parameters(model),
+            cost.per_second(model),
+            cost.as_the_seeds_count(model),
+            cost.weight_bytes(model, models[0].parent, models[0].name),
+            float(np.mean([path.stat().st_size for path in models])),
+            took[wanted[0], FLOAT] / took[training, form],
+            recipe.train.epochs,
+            figures_of([one["figures"] for one in kept]),
+            # Against a detector that is always right the difference is the rate itself.
+            metrics.paired_bootstrap(clips.scores, clips.labels, clips.labels),
+        )
+        found[training, form] = row, clips
+    return found
+
+
+def figures_of(measured: list[dict]) -> dict[str, list[float]]:
+    """Those of SHOWN that evaluate had the recordings for, of each seed."""
+    found: dict[str, list[float]] = {}
+    for path, *_ in SHOWN.values():
+        outer, *inner = path.split()
+        if outer in measured[0]:
+            found[path] = [float(one[outer][inner[0]] if inner else one[outer]) for one in measured]
+    return found
 
 
 def markdown(lines: list[list[str]]) -> str:
@@ -302,7 +336,7 @@ def cost_table(found: list[Row]) -> str:
     lines = [["model", "parameters", "MACs per second", "MACs of 2 s, as the seeds count", "weights, bytes",
               "ONNX file, bytes", "smaller", "fewer MACs", "faster", "epochs"]]  # fmt: skip
     for row in [row for row in found if not row.training.alone]:
-        ratios = base.weight_bytes / row.weight_bytes, base.per_second / row.per_second, base.step_us / row.step_us
+        ratios = base.weight_bytes / row.weight_bytes, base.per_second / row.per_second, row.faster
         counts = row.parameters, row.per_second, row.as_the_seeds_count, row.weight_bytes, row.file_bytes
         numbers = [f"{count:,.0f}".replace(",", " ") for count in counts]
         lines.append([row.name, *numbers, *(f"{ratio:.1f} ×" for ratio in ratios), str(row.epochs)])
@@ -310,70 +344,63 @@ def cost_table(found: list[Row]) -> str:
 
 
 def quality_table(found: list[Row]) -> str:
-    lines = [["model", "AU-FA-FR · 10⁴", "1 − AUROC · 10⁴", "FRR at 0.5 % FAR, %", "95 % interval",
-              "FA/h, continuous speech", "FA/h, other words", "misses, clean, %", "misses at 10 dB, %"]]  # fmt: skip
+    lines = []
     for row in found:
-        # Against a detector that is always right the difference is the rate itself.
-        low, high = metrics.paired_bootstrap(row.scores, row.labels, row.labels)
-        cells = [
-            ranged(row.values("au_fa_fr"), 1e4, 2),
-            ranged(row.values("one_minus_auroc"), 1e4, 0),
-            ranged(row.values("frr_at_half_percent_far"), 100),
-            f"{low * 100:.1f} … {high * 100:.1f}",
-        ]
-        for key in ("continuous", evaluate.JOINED):
-            point = f"{key}_at_operating_point"
-            cells.append(ranged(row.values(point, "per_hour")) if point in row.figures[0] else "")
-        for condition in CONDITIONS:
-            known = f"misses_{condition}" in row.figures[0]
-            cells.append(ranged(row.values(f"misses_{condition}", "share"), 100) if known else "")
-        lines.append([row.name, *cells])
-    return markdown(lines)
+        cells = {"model": row.name}
+        for title, (path, scale, digits) in SHOWN.items():
+            cells[title] = ranged(row.figures[path], scale, digits) if path in row.figures else ""
+            if path == FRR:
+                cells["95 % interval"] = " … ".join(f"{end * 100:.1f}" for end in row.interval)
+        lines.append(cells)
+    return markdown([list(lines[0]), *(list(cells.values()) for cells in lines)])
 
 
-def comparison_table(pairs: list[tuple[Row, Row]]) -> str:
+def compare(one: Key, other: Key, found: dict[Key, tuple[Row, Clips]]) -> Comparison:
+    """By paired bootstrap over clips and seeds; by checkpoint, too, if both are of one training."""
+    (_, mine), (_, theirs) = found[one], found[other]
+    same, half, streamed = one[0] == other[0], (0.5, 0.5), np.ones(mine.hits.shape[1])
+    return Comparison(
+        one,
+        other,
+        (metrics.more_misses(mine.scores, theirs.scores, mine.labels),
+         *metrics.paired_bootstrap(mine.scores, theirs.scores, mine.labels, same_runs=same)),
+        (metrics.more_misses(mine.hits, theirs.hits, streamed, half),
+         *metrics.paired_bootstrap(mine.hits, theirs.hits, streamed, half, same)),
+    )  # fmt: skip
+
+
+def comparison_table(comparisons: list[Comparison]) -> str:
     """The first of each pair against the second, in points of FRR at 0.5 % FAR and of misses when streamed."""
     lines = [["model", "against", "FRR at 0.5 % FAR, points", "95 % interval", "misses streamed, points",
               "95 % interval", "better"]]  # fmt: skip
-    for one, other in pairs:
-        streamed, half, same = np.ones(one.hits.shape[1]), (0.5, 0.5), one.training == other.training
-        differences = [
-            (metrics.more_misses(one.scores, other.scores, one.labels),
-             metrics.paired_bootstrap(one.scores, other.scores, one.labels, same_runs=same)),
-            (metrics.more_misses(one.hits, other.hits, streamed, half),
-             metrics.paired_bootstrap(one.hits, other.hits, streamed, half, same)),
-        ]  # fmt: skip
+    for comparison in comparisons:
+        one, other = (FORMS[form] + training.name for training, form in (comparison.one, comparison.other))
         cells = []
-        for difference, (low, high) in differences:
+        for difference, low, high in (comparison.frr, comparison.streamed):
             cells += [f"{difference * 100:+.1f}", f"{low * 100:+.1f} … {high * 100:+.1f}"]
-        sure = [(low > 0) - (high < 0) for _, (low, high) in differences]
-        cells.append({-1: one.name, 1: other.name}.get(sure[0], "neither is shown to be"))
-        lines.append([one.name, other.name, *cells])
+        _, low, high = comparison.frr
+        cells.append({-1: one, 1: other}.get((low > 0) - (high < 0), "neither is shown to be"))
+        lines.append([one, other, *cells])
     return markdown(lines)
 
 
-def compared(found: list[Row]) -> list[tuple[Row, Row]]:
+def compared(keys: list[Key]) -> list[tuple[Key, Key]]:
     """Each recipe with the first, float with float."""
-    plain = [row for row in found if row.form == FLOAT and not row.training.alone]
-    return [(row, plain[0]) for row in plain[1:]]
+    plain = [key for key in keys if key[1] == FLOAT and not key[0].alone]
+    return [(key, plain[0]) for key in plain[1:]]
 
 
-def controlled(found: list[Row]) -> list[tuple[Row, Row]]:
+def controlled(keys: list[Key]) -> list[tuple[Key, Key]]:
     """Each taught row with the one that had no teacher."""
-    place = {(row.training, row.form): row for row in found}
-    return [
-        (row, place[Training(row.training.recipe, True), row.form])
-        for row in found
-        if (Training(row.training.recipe, True), row.form) in place and not row.training.alone
-    ]
+    pairs = [((training, form), (Training(training.recipe, True), form)) for training, form in keys]
+    return [(one, other) for one, other in pairs if other in keys and one != other]
 
 
-def quantized(found: list[Row]) -> list[tuple[Row, Row]]:
+def quantized(keys: list[Key]) -> list[tuple[Key, Key]]:
     """Each quantized row with its float one, and what was trained for int8 with what was not."""
-    place = {(row.training, row.form): row for row in found}
-    pairs = [(row, place[row.training, FLOAT]) for row in found if row.form != FLOAT]
+    pairs = [((training, form), (training, FLOAT)) for training, form in keys if form != FLOAT]
     untrained = [form for form in FORMS if form not in (FLOAT, TRAINED)]
-    return pairs + [(row, place[row.training, form]) for row in found if row.form == TRAINED for form in untrained]
+    return pairs + [((t, form), (t, other)) for t, form in keys if form == TRAINED for other in untrained]
 
 
 PUBLISHED = """\
@@ -389,7 +416,13 @@ PUBLISHED = """\
 | GRU, quantization-aware training | given up by both |"""
 
 
-def document(options: Options, found: list[Row], pictures: list[str]) -> str:
+def document(options: Options, found: list[Row], comparisons: list[Comparison], pictures: list[str]) -> str:
+    keys = [(row.training, row.form) for row in found]
+    place = {(comparison.one, comparison.other): comparison for comparison in comparisons}
+    sections = [
+        comparison_table([place[pair] for pair in pairs if pair in place])
+        for pairs in (compared(keys), controlled(keys), quantized(keys))
+    ]
     how = f"{len(options.seeds)} random seed{'s' if len(options.seeds) > 1 else ''}"
     command = "make table QUICK=1" if options.quick else "make table"
     shown = "\n\n".join(f"![{Path(name).stem.replace('-', ' ')}]({name})" for name in pictures)
@@ -424,17 +457,17 @@ Paired bootstrap over clips and seeds; negative: the first misses less. The last
 Streamed: in the clean streams, each model at its own threshold, the lowest that makes at most one false accept in
 `continuous/`, and a margin.
 
-{comparison_table(compared(found))}
+{sections[0]}
 
 ## Does a teacher help
 
-{comparison_table(controlled(found))}
+{sections[1]}
 
 ## What int8 costs
 
 Paired by training, too: both are one checkpoint, or what became of it when it was trained on.
 
-{comparison_table(quantized(found))}
+{sections[2]}
 
 {shown}
 
@@ -447,31 +480,61 @@ sizes and MACs.
 """
 
 
-def write(options: Options, found: list[Row], out: Path) -> None:
+Kept = tuple[list[Row], list[Comparison]]
+
+
+def kept(path: Path, wanted: list[Training]) -> Kept:
+    """What results.json holds of other trainings than the wanted; nothing if it is not there. Raises TableError if it
+    compares with something else than the first of these."""
+
+    def key(value: list) -> Key:
+        return Training(*value[0]), value[1]
+
+    if not path.exists():
+        return [], []
+    tables = json.loads(path.read_text())
+    found = [Row(**{**row, "training": Training(*row["training"])}) for row in tables["rows"]]
+    pairs = [Comparison(**{**pair, **{end: key(pair[end]) for end in ("one", "other")}}) for pair in tables["pairs"]]
+    first = found[0].training
+    if first != wanted[0]:
+        hint = f"name {first.recipe} first, or pass --out FOLDER for a table of its own"
+        raise TableError(f"{path} compares with {first.recipe}: {hint}")
+    return [row for row in found if row.training not in wanted], [pair for pair in pairs if pair.one[0] not in wanted]
+
+
+def write(options: Options, found: dict[Key, tuple[Row, Clips]], out: Path, old: Kept = ([], [])) -> None:
+    """results.json, results.md and its pictures: what was found, and old rows that stay."""
     out.mkdir(parents=True, exist_ok=True)
-    pictures = table_plots.draw(found, out)
-    write_atomically(out / "results.md", document(options, found, pictures).encode())
+    keys = list(found)
+    pairs = [compare(*pair, found) for pair in (*compared(keys), *controlled(keys), *quantized(keys))] + old[1]
+    every = [row for row, _ in found.values()] + old[0]
+    every.sort(key=lambda row: (row.training != keys[0][0], -row.parameters, row.training))
+    tables = {"rows": [asdict(row) for row in every], "pairs": [asdict(pair) for pair in pairs]}
+    write_atomically(out / "results.json", (json.dumps(tables, indent=1) + "\n").encode())
+    pictures = table_plots.draw(every, out)
+    write_atomically(out / "results.md", document(options, every, pairs, pictures).encode())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edge_demo.table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", nargs="*", help="these only, compared with the first (default: all, with base)")
+    parser.add_argument("recipe", nargs="*", help="these, compared with the first; others stay (default: all)")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
     parser.add_argument("--keyword", default="happy", help="(default: happy)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="trainings, bundles and evaluations")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="results.md and its pictures (default: docs)")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="results.md, .json, pictures (default: docs)")
     parser.add_argument("--quick", action="store_true", help="one seed and a schedule of minutes: the table's shape")
     args = parser.parse_args()
     try:
         seeds = SEEDS[:1] if args.quick else SEEDS
         options = Options(data.root(args.data).resolve(), args.runs.resolve(), seeds, args.quick, args.keyword)
         wanted = trainings(args.recipe)
+        old = kept(args.out / "results.json", wanted) if args.recipe else ([], [])
         train(options, wanted)
         export(options, wanted)
         measure_all(options, wanted)
-        write(options, rows(options, wanted), args.out)
+        write(options, rows(options, wanted), args.out, old)
     except (TableError, recipes.RecipeError, data.DataError, BundleError, OSError) as error:
         print(f"table: error: {error}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 if TYPE_CHECKING:
     from edge_demo.table import Row
 
-FLOAT = "float"  # form of a row
+FLOAT, ERROR = "float", "frr_at_half_percent_far"  # form and figure of a row
 MARKERS = "os^Dv"  # a form each; a colour for each recipe
 PAIRS = [matplotlib.colormaps["tab20"](i) for i in range(20)]  # each colour strong, then pale
 COLOURS = PAIRS[::2] + PAIRS[1::2]
@@ -65,7 +65,7 @@ def draw_sizes(rows: list[Row]) -> Figure:
 def draw_errors(rows: list[Row]) -> Figure:
     """FRR at 0.5 % FAR against both costs. Line: the Pareto front, what nothing cheaper is as good as."""
     figure = Figure(figsize=(14, 7.5), layout="constrained")
-    errors = [row.mean("frr_at_half_percent_far") * 100 for row in rows]
+    errors = [float(np.mean(row.figures[ERROR])) * 100 for row in rows]
     sides = figure.subplots(1, 2, sharey=True)
     costs = {
         "KiB of weights": [row.weight_bytes / 1024 for row in rows],
@@ -74,7 +74,7 @@ def draw_errors(rows: list[Row]) -> Figure:
     for axes, (label, values) in zip(sides, costs.items(), strict=True):
         scatter(axes, rows, values, errors)
         for row, value in zip(rows, values, strict=True):
-            spread = [100 * one for one in row.values("frr_at_half_percent_far")]
+            spread = [100 * one for one in row.figures[ERROR]]
             axes.vlines(value, min(spread), max(spread), color=looks(rows, row)["color"], alpha=0.2)
         front = pareto(values, errors)
         axes.step([values[i] for i in front], [errors[i] for i in front], where="post", color="grey", linewidth=1)

@@ -33,33 +33,43 @@ def test_weights_of_a_bundle_are_counted_without_its_front_end(shipped):
     assert 70_443 < cost.weight_bytes(model, shipped, "model.int8.onnx") < 1.2 * 70_443
 
 
-def a_row(training: table.Training, form: str, missed: int, parameters: int) -> table.Row:
+Measured = tuple[table.Row, table.Clips]
+
+
+def a_row(training: table.Training, form: str, missed: int, parameters: int) -> Measured:
     """Of three seeds, each of which misses so many of 40 clips, not the same ones."""
     labels = np.array([1] * 40 + [0] * 400)
     scores, hits = np.where(labels == 1, 0.9, 0.1) * np.ones((3, 1)), np.ones((3, 40))
     for seed in range(3):
         scores[seed, seed : seed + missed] = 0.0
         hits[seed, seed : seed + missed] = 0
-    figures = {
-        "au_fa_fr": 1e-4,
-        "one_minus_auroc": 1e-3,
-        "frr_at_half_percent_far": missed / 40,
-        "continuous_at_operating_point": {"per_hour": 1.5},
-        "misses_clean": {"share": missed / 40},
-    }
+    figures = table.figures_of(
+        [
+            {
+                "au_fa_fr": 1e-4,
+                "one_minus_auroc": 1e-3,
+                "frr_at_half_percent_far": missed / 40,
+                "continuous_at_operating_point": {"per_hour": 1.5},
+                "misses_clean": {"share": missed / 40},
+            }
+        ]
+        * 3
+    )
     weights = parameters * (4 if form == table.FLOAT else 1)
-    costs = parameters, 12.5 * parameters, 25 * parameters, weights, weights + 9000.0, 100.0, 3
-    return table.Row(training, form, *costs, [figures] * 3, scores, labels, hits)
+    costs = parameters, 12.5 * parameters, 25 * parameters, weights, weights + 9000.0, 1.0, 3
+    return table.Row(training, form, *costs, figures, (0.0, 0.1)), table.Clips(scores, labels, hits)
+
+
+BASE, TAUGHT, ALONE = table.Training("base", False), table.Training("kd", False), table.Training("kd", True)
 
 
 @pytest.fixture
-def found() -> list[table.Row]:
-    base, taught, alone = table.Training("base", False), table.Training("kd", False), table.Training("kd", True)
-    return [
-        a_row(training, form, missed, parameters)
-        for training, missed, parameters in ((base, 2, 8000), (taught, 3, 1000), (alone, 20, 1000))
+def found() -> dict[table.Key, Measured]:
+    return {
+        (training, form): a_row(training, form, missed, parameters)
+        for training, missed, parameters in ((BASE, 2, 8000), (TAUGHT, 3, 1000), (ALONE, 20, 1000))
         for form in training.forms
-    ]
+    }
 
 
 def test_document_says_what_was_measured(found, tmp_path):
@@ -75,22 +85,44 @@ def test_document_says_what_was_measured(found, tmp_path):
         assert (tmp_path / picture).stat().st_size > 10_000 and f"({picture})" in text
 
 
+def test_a_row_can_be_renewed_and_the_others_stay(found, tmp_path):
+    options = table.Options(Path(), Path(), (0, 1, 2), False, "happy")
+    table.write(options, found, tmp_path)
+    whole = (tmp_path / "results.json").read_text()
+    some = {key: value for key, value in found.items() if key[0] != ALONE}
+    old = table.kept(tmp_path / "results.json", [BASE, TAUGHT])
+    assert {row.training for row in old[0]} == {ALONE}
+    table.write(options, some, tmp_path, old)
+    text = (tmp_path / "results.md").read_text()
+    assert "\n| KD alone |" in text and "| KD | KD alone |" not in text  # the old control is not the new row's
+    old = table.kept(tmp_path / "results.json", [BASE, TAUGHT, ALONE])
+    assert old == ([], [])
+    table.write(options, found, tmp_path, old)
+    assert (tmp_path / "results.json").read_text() == whole
+    with pytest.raises(table.TableError, match="compares with base: name base first"):
+        table.kept(tmp_path / "results.json", [TAUGHT])
+
+
+def names(pairs: list[tuple[table.Key, table.Key]]) -> list[tuple[str, str]]:
+    return [(table.FORMS[one[1]] + one[0].name, table.FORMS[other[1]] + other[0].name) for one, other in pairs]
+
+
 def test_pairs_are_of_one_recipe_and_one_form(found):
-    assert [(one.name, other.name) for one, other in table.controlled(found)] == [("KD", "KD alone")]
-    assert [(one.name, other.name) for one, other in table.compared(found)] == [("KD", "B")]
-    pairs = [(one.name, other.name) for one, other in table.quantized(found)]
+    keys = list(found)
+    assert names(table.controlled(keys)) == [("KD", "KD alone")]
+    assert names(table.compared(keys)) == [("KD", "B")]
+    pairs = names(table.quantized(keys))
     assert {("DQ+KD", "KD"), ("SQ+KD", "KD")} < set(pairs) and not any("alone" in one for one, _ in pairs)
 
 
 def test_what_was_trained_for_int8_is_compared_with_what_was_not():
-    training = table.Training("base", False)
-    every = [a_row(training, form, 2, 8000) for form in table.FORMS]
-    pairs = [(one.name, other.name) for one, other in table.quantized(every)]
+    pairs = names(table.quantized([(BASE, form) for form in table.FORMS]))
     assert {("QAT+B", "B"), ("QAT+B", "DQ+B"), ("QAT+B", "SQ+B")} < set(pairs)
 
 
 def test_equal_models_are_not_shown_to_differ(found):
-    assert "neither" in table.comparison_table([(found[0], replace(found[0], form="dynamic"))])
+    pair = table.compare((BASE, "dynamic"), (BASE, table.FLOAT), found)
+    assert "neither" in table.comparison_table([pair])
 
 
 def test_every_taught_recipe_has_its_control_and_the_base_comes_first():
