@@ -17,8 +17,9 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -83,12 +84,6 @@ class Training(NamedTuple):
         stem = recipes.path_of(self.recipe).stem
         return THEIR_NAMES.get(stem, stem) + (" alone" if self.alone else "")
 
-    @property
-    def forms(self) -> list[str]:
-        """Of FORMS, those that it is measured in; a control is there for its teacher's sake, and float says enough."""
-        trained = recipes.read(recipes.path_of(self.recipe), ["any"]).train.quantized_epochs > 0
-        return [form for form in FORMS if form == FLOAT or not self.alone and (trained or form != TRAINED)]
-
 
 Key = tuple[Training, str]  # of a row: training and form
 
@@ -100,6 +95,13 @@ class Options:
     seeds: tuple[int, ...]
     quick: bool
     keyword: str
+    forms: tuple[str, ...] = tuple(FORMS)
+
+    def forms_of(self, training: Training) -> list[str]:
+        """Those that it is measured in; a control is there for its teacher's sake, and float says enough."""
+        trained = self.recipe(training, 0).train.quantized_epochs > 0
+        found = [form for form in FORMS if form == FLOAT or not training.alone and (trained or form != TRAINED)]
+        return [form for form in found if form in self.forms]
 
     def recipe(self, training: Training, seed: int) -> recipes.Recipe:
         recipe = recipes.read(recipes.path_of(training.recipe), [self.keyword], seed)
@@ -160,12 +162,29 @@ class Comparison:
 
 
 def trainings(wanted: list[str]) -> list[Training]:
-    """What the others are compared with first; controls after what they control."""
+    """What the others are compared with first; controls after what they control, where no other recipe is that."""
+    names = wanted or sorted(recipes.known(), key=lambda name: (name != BASE, name))
+    every = [Training(name, False) for name in names]
     found = []
-    for name in wanted or sorted(recipes.known(), key=lambda name: (name != BASE, name)):
-        recipe = recipes.read(recipes.path_of(name), ["any"])
-        found += [Training(name, alone) for alone in ((False, True) if recipe.distill.teachers else (False,))]
+    for training in every:
+        control = control_of(training, every)
+        found += [training, control] if control and control.alone else [training]
     return found
+
+
+def control_of(training: Training, others: Iterable[Training]) -> Training | None:
+    """The same student, schedule and data without a teacher: one of the others if it is that. None without teachers."""
+    recipe = plain(training)
+    if training.alone or not recipe.distill.teachers:
+        return None
+    taught = replace(recipe, distill=recipes.Distill())
+    return next((one for one in others if not one.alone and plain(one) == taught), Training(training.recipe, True))
+
+
+def plain(training: Training) -> recipes.Recipe:
+    """A recipe but for what comes after its own training."""
+    recipe = recipes.read(recipes.path_of(training.recipe), ["any"])
+    return replace(recipe, train=replace(recipe.train, quantized_epochs=0))
 
 
 def train(options: Options, wanted: list[Training]) -> None:
@@ -182,7 +201,7 @@ def trained(options: Options, training: Training, seed: int) -> bool:
     return all(
         epochs_of(options.checkpoint(training, seed, form))
         >= (schedule.quantized_epochs if form == TRAINED else schedule.epochs)
-        for form in training.forms
+        for form in options.forms_of(training)
     )
 
 
@@ -227,7 +246,7 @@ def kept_together(options: Options, training: Training) -> list[tuple[Path, tupl
     """Checkpoints, and the int8 forms that the bundle of each is to keep."""
     found: dict[Path, tuple[str, ...]] = {}
     for seed in options.seeds:
-        for form in training.forms:
+        for form in options.forms_of(training):
             folder = options.checkpoint(training, seed, form)
             found[folder] = (*found.get(folder, ()), *([form] if form != FLOAT else []))
     return list(found.items())
@@ -249,7 +268,10 @@ def measure(model: Path, base: Path, path: Path) -> None:
 def measure_all(options: Options, wanted: list[Training]) -> None:
     """Those that were not measured yet, on all cores."""
     every = [
-        options.model(training, seed, form) for training in wanted for seed in options.seeds for form in training.forms
+        options.model(training, seed, form)
+        for training in wanted
+        for seed in options.seeds
+        for form in options.forms_of(training)
     ]
     jobs = {path: model for model in every if not (path := evaluation_of(options, model)).exists()}
     os.environ["TQDM_DISABLE"] = "1"  # in the processes that measure
@@ -279,7 +301,7 @@ def step_times(models: dict[Key, Path]) -> dict[Key, float]:
 
 def rows(options: Options, wanted: list[Training]) -> dict[Key, tuple[Row, Clips]]:
     first = options.seeds[0]
-    took = step_times({(t, form): options.model(t, first, form) for t in wanted for form in t.forms})
+    took = step_times({(t, form): options.model(t, first, form) for t in wanted for form in options.forms_of(t)})
     found = {}
     for training, form in took:
         recipe = options.recipe(training, first)
@@ -392,8 +414,9 @@ def compared(keys: list[Key]) -> list[tuple[Key, Key]]:
 
 def controlled(keys: list[Key]) -> list[tuple[Key, Key]]:
     """Each taught row with the one that had no teacher."""
-    pairs = [((training, form), (Training(training.recipe, True), form)) for training, form in keys]
-    return [(one, other) for one, other in pairs if other in keys and one != other]
+    every = [training for training, _ in keys]
+    pairs = [(key, (control, key[1])) for key in keys if (control := control_of(key[0], every))]
+    return [(one, other) for one, other in pairs if other in keys and one[1] == FLOAT]
 
 
 def quantized(keys: list[Key]) -> list[tuple[Key, Key]]:
@@ -432,7 +455,7 @@ Written by `{command}`: every recipe of `training/recipes`, {how} of each, for "
 B, KD, KD2, AD+KD, SP+AD+KD are the first seed project's models, B′ and KD′ the second's; the others are ours.
 DQ: the same checkpoint with dynamic int8; SQ: with static int8, calibrated on training recordings; QAT: trained on for
 `train.quantized_epochs` with everything rounded as static int8 rounds it. *alone*: the same student, schedule and data
-without its teacher.
+without its teacher; of small-kd and tiny-kd that is small and tiny.
 Every figure is of the exported ONNX file, streamed hop by hop, on recordings of speakers that nothing was trained on
 (`make evaluate`). Figures are means over the random seeds, with the lowest and the highest.
 

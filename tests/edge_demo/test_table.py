@@ -68,7 +68,7 @@ def found() -> dict[table.Key, Measured]:
     return {
         (training, form): a_row(training, form, missed, parameters)
         for training, missed, parameters in ((BASE, 2, 8000), (TAUGHT, 3, 1000), (ALONE, 20, 1000))
-        for form in training.forms
+        for form in table.Options(Path(), Path(), (0,), False, "happy").forms_of(training)
     }
 
 
@@ -129,8 +129,12 @@ def test_every_taught_recipe_has_its_control_and_the_base_comes_first():
     every = table.trainings([])
     assert every[0] == table.Training("base", False) and table.Training("base", True) not in every
     assert {t.recipe for t in every} == set(recipe.known())
-    for name in ("kd", "kd2", "ad-kd", "sp-ad-kd", "kd14", "small-kd", "tiny-kd"):
+    for name in ("kd", "kd2", "ad-kd", "sp-ad-kd", "kd14"):
         assert table.Training(name, True) in every
+    for name in ("small", "tiny"):  # a recipe of its own is the control
+        taught, control = table.Training(f"{name}-kd", False), table.Training(name, False)
+        assert table.Training(f"{name}-kd", True) not in every
+        assert ((taught, table.FLOAT), (control, table.FLOAT)) in table.controlled([(t, table.FLOAT) for t in every])
     assert [t.name for t in table.trainings(["kd2", "base"])] == ["KD2", "KD2 alone", "B"]
 
 
