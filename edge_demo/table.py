@@ -17,7 +17,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -26,6 +25,7 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
+from safetensors import safe_open
 from tqdm import tqdm
 
 from edge_demo import cost, evaluate, table_plots
@@ -162,23 +162,32 @@ class Comparison:
 
 
 def trainings(wanted: list[str]) -> list[Training]:
-    """What the others are compared with first; controls after what they control, where no other recipe is that."""
-    names = wanted or sorted(recipes.known(), key=lambda name: (name != BASE, name))
-    every = [Training(name, False) for name in names]
-    found = []
-    for training in every:
-        control = control_of(training, every)
-        found += [training, control] if control and control.alone else [training]
+    """What the others are compared with first; controls after what they control. Raises TableError, RecipeError."""
+    found: list[Training] = []
+    for name in wanted or sorted(recipes.known(), key=lambda name: (name != BASE, name)):
+        stem = Path(name).stem
+        mine = Training(stem if stem in recipes.known() and same_file(name, stem) else name, False)
+        control = control_of(mine)
+        found += [one for one in (mine, control) if one and one not in found]
+    names = [training.name for training in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise TableError(f"two recipes are called {name}; rename one")
     return found
 
 
-def control_of(training: Training, others: Iterable[Training]) -> Training | None:
-    """The same student, schedule and data without a teacher: one of the others if it is that. None without teachers."""
+def same_file(name: str, other: str) -> bool:
+    return recipes.path_of(name).resolve() == recipes.path_of(other).resolve()
+
+
+def control_of(training: Training) -> Training | None:
+    """The same student, schedule and data without a teacher: a known recipe if one is that. None without teachers."""
     recipe = plain(training)
-    if training.alone or not recipe.distill.teachers:
+    if not recipe.distill.teachers:
         return None
-    taught = replace(recipe, distill=recipes.Distill())
-    return next((one for one in others if not one.alone and plain(one) == taught), Training(training.recipe, True))
+    known = [Training(name, False) for name in recipes.known()]
+    untaught = replace(recipe, distill=recipes.Distill())
+    return next((one for one in known if plain(one) == untaught), Training(training.recipe, True))
 
 
 def plain(training: Training) -> recipes.Recipe:
@@ -197,12 +206,24 @@ def train(options: Options, wanted: list[Training]) -> None:
 
 
 def trained(options: Options, training: Training, seed: int) -> bool:
-    schedule = options.recipe(training, seed).train
-    return all(
+    """Whether all epochs are done; no if they are of a recipe that reads otherwise now, as training will then say."""
+    recipe, folder = options.recipe(training, seed), options.run(training, seed)
+    teachers = recipes.Distill() if training.alone else recipe.distill
+    first = replace(recipe, train=replace(recipe.train, quantized_epochs=0), distill=teachers)
+    return made_by(folder) in (None, first) and all(
         epochs_of(options.checkpoint(training, seed, form))
-        >= (schedule.quantized_epochs if form == TRAINED else schedule.epochs)
+        >= (recipe.train.quantized_epochs if form == TRAINED else recipe.train.epochs)
         for form in options.forms_of(training)
     )
+
+
+def made_by(folder: Path) -> recipes.Recipe | None:
+    """The recipe of a run; None where nothing says it."""
+    path = folder / "last.safetensors"
+    if not path.exists():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        return recipes.assemble(json.loads(file.metadata()["recipe"]))
 
 
 def epochs_of(folder: Path) -> int:
@@ -413,10 +434,9 @@ def compared(keys: list[Key]) -> list[tuple[Key, Key]]:
 
 
 def controlled(keys: list[Key]) -> list[tuple[Key, Key]]:
-    """Each taught row with the one that had no teacher."""
-    every = [training for training, _ in keys]
-    pairs = [(key, (control, key[1])) for key in keys if (control := control_of(key[0], every))]
-    return [(one, other) for one, other in pairs if other in keys and one[1] == FLOAT]
+    """Each taught recipe with the one that had no teacher, float with float."""
+    plain = [training for training, form in keys if form == FLOAT and not training.alone]
+    return [((one, FLOAT), (other, FLOAT)) for one in plain if (other := control_of(one)) and (other, FLOAT) in keys]
 
 
 def quantized(keys: list[Key]) -> list[tuple[Key, Key]]:
@@ -424,6 +444,10 @@ def quantized(keys: list[Key]) -> list[tuple[Key, Key]]:
     pairs = [((training, form), (training, FLOAT)) for training, form in keys if form != FLOAT]
     untrained = [form for form in FORMS if form not in (FLOAT, TRAINED)]
     return pairs + [((t, form), (t, other)) for t, form in keys if form == TRAINED for other in untrained]
+
+
+Pairs = dict[str, list[Comparison]]
+SECTIONS = {"base": compared, "control": controlled, "int8": quantized}  # which rows are compared
 
 
 PUBLISHED = """\
@@ -439,23 +463,18 @@ PUBLISHED = """\
 | GRU, quantization-aware training | given up by both |"""
 
 
-def document(options: Options, found: list[Row], comparisons: list[Comparison], pictures: list[str]) -> str:
-    keys = [(row.training, row.form) for row in found]
-    place = {(comparison.one, comparison.other): comparison for comparison in comparisons}
-    sections = [
-        comparison_table([place[pair] for pair in pairs if pair in place])
-        for pairs in (compared(keys), controlled(keys), quantized(keys))
-    ]
+def document(options: Options, found: list[Row], pairs: Pairs, pictures: list[str]) -> str:
     how = f"{len(options.seeds)} random seed{'s' if len(options.seeds) > 1 else ''}"
     command = "make table QUICK=1" if options.quick else "make table"
     shown = "\n\n".join(f"![{Path(name).stem.replace('-', ' ')}]({name})" for name in pictures)
     return f"""# Results
 
-Written by `{command}`: every recipe of `training/recipes`, {how} of each, for "{options.keyword}".
+Written by `{command}`, which trains every recipe of `training/recipes`, {how} of each, for "{options.keyword}"; rows
+that were renewed or added later are compared with the base of then.
 B, KD, KD2, AD+KD, SP+AD+KD are the first seed project's models, B′ and KD′ the second's; the others are ours.
 DQ: the same checkpoint with dynamic int8; SQ: with static int8, calibrated on training recordings; QAT: trained on for
 `train.quantized_epochs` with everything rounded as static int8 rounds it. *alone*: the same student, schedule and data
-without its teacher; of small-kd and tiny-kd that is small and tiny.
+without its teacher, where no other recipe is that.
 Every figure is of the exported ONNX file, streamed hop by hop, on recordings of speakers that nothing was trained on
 (`make evaluate`). Figures are means over the random seeds, with the lowest and the highest.
 
@@ -463,7 +482,7 @@ Every figure is of the exported ONNX file, streamed hop by hop, on recordings of
 
 MACs: multiply-accumulate operations of the network without its front end, as torch's `FlopCounterMode` sees them
 run; the seed projects' counter adds biases and the GRU's element-wise operations. Smaller: by weight bytes. Faster:
-by the median time of a step, all models in turn in one run on this machine, front end included.
+by the median time of a step, base and others in turn in one run on one machine, front end included.
 
 {cost_table(found)}
 
@@ -480,17 +499,17 @@ Paired bootstrap over clips and seeds; negative: the first misses less. The last
 Streamed: in the clean streams, each model at its own threshold, the lowest that makes at most one false accept in
 `continuous/`, and a margin.
 
-{sections[0]}
+{comparison_table(pairs["base"])}
 
 ## Does a teacher help
 
-{sections[1]}
+{comparison_table(pairs["control"])}
 
 ## What int8 costs
 
 Paired by training, too: both are one checkpoint, or what became of it when it was trained on.
 
-{sections[2]}
+{comparison_table(pairs["int8"])}
 
 {shown}
 
@@ -503,39 +522,61 @@ sizes and MACs.
 """
 
 
-Kept = tuple[list[Row], list[Comparison]]
-
-
-def kept(path: Path, wanted: list[Training]) -> Kept:
-    """What results.json holds of other trainings than the wanted; nothing if it is not there. Raises TableError if it
-    compares with something else than the first of these."""
+def kept(path: Path, options: Options, wanted: list[Training]) -> tuple[list[Row], Pairs]:
+    """What results.json holds of other recipes than the wanted; nothing if it is not there. Raises TableError if it
+    compares with something else than the first of these, or is of something else than these options say."""
 
     def key(value: list) -> Key:
         return Training(*value[0]), value[1]
 
-    if not path.exists():
-        return [], []
+    if not path.is_file():
+        return [], {section: [] for section in SECTIONS}
     tables = json.loads(path.read_text())
     found = [Row(**{**row, "training": Training(*row["training"])}) for row in tables["rows"]]
-    pairs = [Comparison(**{**pair, **{end: key(pair[end]) for end in ("one", "other")}}) for pair in tables["pairs"]]
-    first = found[0].training
-    if first != wanted[0]:
-        hint = f"name {first.recipe} first, or pass --out FOLDER for a table of its own"
-        raise TableError(f"{path} compares with {first.recipe}: {hint}")
-    return [row for row in found if row.training not in wanted], [pair for pair in pairs if pair.one[0] not in wanted]
+    first = found[0].training.recipe
+    there, here = [first, *tables["of"]], [wanted[0].recipe, *of(options)]
+    if there != here:
+        hint = f"name {first} first, or pass --out FOLDER for a table of its own"
+        raise TableError(f"{path} is of {there}, this would be of {here}: {hint}")
+    names = {training.recipe for training in wanted}
+    pairs = {
+        section: [Comparison(**{**pair, **{end: key(pair[end]) for end in ("one", "other")}}) for pair in some]
+        for section, some in tables["pairs"].items()
+    }
+    # What was compared with a row that is another now goes; only the base stands for those before it.
+    stay = {section: [p for p in some if stays(p, first, names)] for section, some in pairs.items()}
+    return [row for row in found if row.training.recipe not in names], stay
 
 
-def write(options: Options, found: dict[Key, tuple[Row, Clips]], out: Path, old: Kept = ([], [])) -> None:
+def stays(pair: Comparison, base: str, renewed: set[str]) -> bool:
+    return pair.one[0].recipe not in renewed and (pair.other[0].recipe not in renewed or pair.other[0].recipe == base)
+
+
+def of(options: Options) -> list:
+    """What all rows of a table have in common."""
+    return [options.keyword, len(options.seeds), options.quick]
+
+
+def write(options: Options, found: dict[Key, tuple[Row, Clips]], out: Path, old: tuple[list[Row], Pairs]) -> None:
     """results.json, results.md and its pictures: what was found, and old rows that stay."""
     out.mkdir(parents=True, exist_ok=True)
-    keys = list(found)
-    pairs = [compare(*pair, found) for pair in (*compared(keys), *controlled(keys), *quantized(keys))] + old[1]
-    every = [row for row, _ in found.values()] + old[0]
+    keys, (rows, pairs) = list(found), old
+    every = [row for row, _ in found.values()] + rows
     every.sort(key=lambda row: (row.training != keys[0][0], -row.parameters, row.training))
-    tables = {"rows": [asdict(row) for row in every], "pairs": [asdict(pair) for pair in pairs]}
+    place = {(row.training, row.form): number for number, row in enumerate(every)}
+    new = {section: [compare(*pair, found) for pair in choose(keys)] for section, choose in SECTIONS.items()}
+    both = {
+        section: sorted(pairs[section] + some, key=lambda pair: (pair.other[1] != FLOAT, place[pair.one]))
+        for section, some in new.items()
+    }
+    tables = {
+        "of": of(options),
+        "rows": [asdict(row) for row in every],
+        "pairs": {section: [asdict(pair) for pair in some] for section, some in both.items()},
+    }
     write_atomically(out / "results.json", (json.dumps(tables, indent=1) + "\n").encode())
     pictures = table_plots.draw(every, out)
-    write_atomically(out / "results.md", document(options, every, pairs, pictures).encode())
+    write_atomically(out / "results.md", document(options, every, both, pictures).encode())
 
 
 def main() -> int:
@@ -553,7 +594,7 @@ def main() -> int:
         seeds = SEEDS[:1] if args.quick else SEEDS
         options = Options(data.root(args.data).resolve(), args.runs.resolve(), seeds, args.quick, args.keyword)
         wanted = trainings(args.recipe)
-        old = kept(args.out / "results.json", wanted) if args.recipe else ([], [])
+        old = kept(args.out / "results.json" if args.recipe else Path(), options, wanted)
         train(options, wanted)
         export(options, wanted)
         measure_all(options, wanted)

@@ -1,11 +1,13 @@
 """The table: what is counted, what is taken for done, and what it says of models whose answers are known."""
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from edge_demo import cost, table, table_plots
 from export.quantize import CANDIDATES
@@ -72,9 +74,15 @@ def found() -> dict[table.Key, Measured]:
     }
 
 
+OPTIONS = table.Options(Path(), Path(), (0, 1, 2), False, "happy")
+
+
+def nothing() -> tuple[list[table.Row], table.Pairs]:
+    return table.kept(Path(), OPTIONS, [BASE])
+
+
 def test_document_says_what_was_measured(found, tmp_path):
-    options = table.Options(Path(), Path(), (0, 1, 2), False, "happy")
-    table.write(options, found, tmp_path)
+    table.write(OPTIONS, found, tmp_path, nothing())
     text = (tmp_path / "results.md").read_text()
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "| 8.0 × | 8.0 × |" in [line for line in text.splitlines() if line.startswith("| KD | 1 000")][0]
@@ -86,21 +94,37 @@ def test_document_says_what_was_measured(found, tmp_path):
 
 
 def test_a_row_can_be_renewed_and_the_others_stay(found, tmp_path):
-    options = table.Options(Path(), Path(), (0, 1, 2), False, "happy")
-    table.write(options, found, tmp_path)
-    whole = (tmp_path / "results.json").read_text()
-    some = {key: value for key, value in found.items() if key[0] != ALONE}
-    old = table.kept(tmp_path / "results.json", [BASE, TAUGHT])
-    assert {row.training for row in old[0]} == {ALONE}
-    table.write(options, some, tmp_path, old)
-    text = (tmp_path / "results.md").read_text()
-    assert "\n| KD alone |" in text and "| KD | KD alone |" not in text  # the old control is not the new row's
-    old = table.kept(tmp_path / "results.json", [BASE, TAUGHT, ALONE])
-    assert old == ([], [])
-    table.write(options, found, tmp_path, old)
-    assert (tmp_path / "results.json").read_text() == whole
-    with pytest.raises(table.TableError, match="compares with base: name base first"):
-        table.kept(tmp_path / "results.json", [TAUGHT])
+    path = tmp_path / "results.json"
+    table.write(OPTIONS, found, tmp_path, nothing())
+    whole, text = path.read_text(), (tmp_path / "results.md").read_text()
+    base = {key: value for key, value in found.items() if key[0] == BASE}
+    table.write(OPTIONS, base, tmp_path, table.kept(path, OPTIONS, [BASE]))
+    assert (path.read_text(), (tmp_path / "results.md").read_text()) == (whole, text)
+    for line in ("| KD | B |", "| KD | KD alone |", "| DQ+KD | KD |", "| DQ+B | B |"):
+        assert line in text
+    old = table.kept(path, OPTIONS, [BASE, TAUGHT, ALONE])
+    assert not old[0] and not any(old[1].values())
+    table.write(OPTIONS, found, tmp_path, old)
+    assert path.read_text() == whole
+
+
+def test_what_was_compared_with_a_renewed_row_goes(found, tmp_path):
+    path, control = tmp_path / "results.json", table.Training("small", False)
+    taught = table.Training("small-kd", False)
+    both = {(t, table.FLOAT): a_row(t, table.FLOAT, 3, 1000) for t in (control, taught)}
+    table.write(OPTIONS, found | both, tmp_path, nothing())
+    assert "| small-kd | small |" in (tmp_path / "results.md").read_text()
+    rows, pairs = table.kept(path, OPTIONS, [BASE, control])
+    assert taught in [row.training for row in rows] and taught not in [pair.one[0] for pair in pairs["control"]]
+    assert taught in [pair.one[0] for pair in pairs["base"]]
+
+
+def test_a_table_of_something_else_is_left_alone(found, tmp_path):
+    path = tmp_path / "results.json"
+    table.write(OPTIONS, found, tmp_path, nothing())
+    for options, wanted in ((OPTIONS, [TAUGHT]), (replace(OPTIONS, keyword="computer"), [BASE])):
+        with pytest.raises(table.TableError, match="name base first, or pass --out"):
+            table.kept(path, options, wanted)
 
 
 def names(pairs: list[tuple[table.Key, table.Key]]) -> list[tuple[str, str]]:
@@ -134,8 +158,31 @@ def test_every_taught_recipe_has_its_control_and_the_base_comes_first():
     for name in ("small", "tiny"):  # a recipe of its own is the control
         taught, control = table.Training(f"{name}-kd", False), table.Training(name, False)
         assert table.Training(f"{name}-kd", True) not in every
+        assert table.trainings(["base", f"{name}-kd"])[1:] == [taught, control]
         assert ((taught, table.FLOAT), (control, table.FLOAT)) in table.controlled([(t, table.FLOAT) for t in every])
     assert [t.name for t in table.trainings(["kd2", "base"])] == ["KD2", "KD2 alone", "B"]
+
+
+def test_a_recipe_is_known_by_its_path_too_and_two_of_one_name_are_refused(tmp_path):
+    path = recipe.path_of("base")
+    assert table.trainings([str(path)]) == table.trainings(["base"])
+    shutil.copy(path, tmp_path / "base.toml")
+    with pytest.raises(table.TableError, match="two recipes are called B"):
+        table.trainings(["base", str(tmp_path / "base.toml")])
+
+
+def test_a_run_of_another_recipe_is_not_taken_for_done(tmp_path):
+    options = table.Options(Path(), tmp_path, (0,), True, "happy")
+    folder = options.run(BASE, 0)
+    made = recipe.quick(recipe.read(recipe.path_of("base"), ["happy"], 0))
+    made = replace(made, train=replace(made.train, quantized_epochs=0))
+    for one, same in ((made, True), (replace(made, train=replace(made.train, dropout=0.5)), False)):
+        for stage in (folder, folder.with_name(folder.name + "-qat")):
+            stage.mkdir(exist_ok=True)
+            (stage / "model.safetensors").touch()
+            (stage / "log.csv").write_text("epoch\n1\n2\n3\n4\n")
+        save_file({"x": np.zeros(1)}, folder / "last.safetensors", {"recipe": json.dumps(asdict(one))})
+        assert table.trained(options, BASE, 0) == same
 
 
 def test_a_run_is_done_when_all_its_epochs_are(tmp_path):
