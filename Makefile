@@ -12,7 +12,7 @@ IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-suppor
 TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck
 
-.PHONY: help export check test pytest test-all soak train table data demo evaluate compare measure bench test-arm64 \
+.PHONY: help export check test pytest test-all soak train table ablation data demo evaluate compare measure bench test-arm64 \
   deploy flash image test-image system test-system image-system clean
 .DEFAULT_GOAL := help
 
@@ -24,7 +24,8 @@ help:
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
 	@echo "make table                  every recipe, its control, three seeds: train what is missing, measure, docs/results.md;"
 	@echo "                            RETRAIN=1 from scratch in runs/retrained, QUICK=1 its shape in an hour in runs/quick;"
-	@echo "                            RECIPES=\"base mine\" makes their rows anew and leaves the others as they are"
+	@echo "                            RECIPES=\"base mine\" trains what is missing of these and leaves the other rows"
+	@echo "make ablation               small on a short schedule with one thing changed at a time: docs/ablation.md"
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
 	@echo "make evaluate BUNDLE=dist/happy-small   false accepts, misses, DET; PEERS=1 adds microWakeWord's"
 	@echo "make compare                int8 against float: misses, and drift in an hour (BUNDLE=dist/happy-small)"
@@ -64,6 +65,9 @@ train: .venv/ready
 
 table: .venv/ready
 	$(PY) -m edge_demo.table $(RECIPES) $(if $(RETRAIN),--runs runs/retrained) $(if $(QUICK),--quick --runs runs/quick --out runs/quick)
+
+ablation: .venv/ready
+	$(PY) -m edge_demo.ablation small
 
 data: .venv/ready
 	$(PY) -m training.download $(if $(VERSION),--version $(VERSION))

@@ -24,7 +24,10 @@ class Data:
     packages: tuple[str, ...] = tuple(SPEECH)  # Debian's, whose speech is more negatives; needs apt-get, 350 MB
     noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
     synthetic: int = 5000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
+    mislabelled: bool = False  # train on the clips that mislabelled.txt names, too
     rooms: int = 400  # simulated, for reverberation
+    speeds: tuple[float, float] = (0.85, 1.18)  # lowest and highest, of six recordings in ten; pitch goes with it
+    levels: tuple[float, float] = (-52.0, -8.0)  # dB of full scale: quietest and loudest that speech is
     continuous: tuple[str, ...] = ("continuous",)  # to choose epoch and threshold; never trained on
     false_accepts_per_hour: float = 1.5  # what the threshold may cost there
 
@@ -117,6 +120,10 @@ def assemble(tables: dict[str, Any]) -> Recipe:
     )
     if recipe.model.mix[1] > 1 and not recipe.model.mix[0]:
         raise RecipeError("model.mix: several steps in a hop need columns to be mixed to, as [4, 2]")
+    for name, least in (("speeds", 0.1), ("levels", -100.0)):
+        ends = getattr(recipe.data, name)
+        if not (len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends) and least <= ends[0] <= ends[1]):
+            raise RecipeError(f"data.{name} must be two numbers from {least} up, the lower first, not {list(ends)}")
     for name in ("window", "smoothing"):
         if getattr(recipe.model, name) < 1:
             raise RecipeError(f"model.{name} must be at least 1: it counts the present hop too")
@@ -159,7 +166,7 @@ def known() -> list[str]:
 
 
 # What a value must be, by the type of its default; keywords, which have none, are a tuple.
-KINDS: dict[type, type] = {int: int, float: float, str: str, tuple: tuple, type(MISSING): tuple}
+KINDS: dict[type, type] = {bool: bool, int: int, float: float, str: str, tuple: tuple, type(MISSING): tuple}
 
 
 def build(name: str, kind: type, table: dict[str, Any]) -> Any:
@@ -171,7 +178,7 @@ def build(name: str, kind: type, table: dict[str, Any]) -> Any:
         value, wanted = table[item.name], KINDS[type(item.default)]
         if wanted is float and isinstance(value, int):
             table[item.name] = float(value)
-        elif not isinstance(value, wanted) or isinstance(value, bool):
+        elif not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
             raise RecipeError(f"{name}.{item.name} must be {wanted.__name__}, not {value!r}")
     try:
         return kind(**table)

@@ -14,7 +14,7 @@ from training.augment import AROUND, low_noise, spoken_in
 from training.crnn import CRNN, log_odds
 from training.features import FRAME_STEP, SAMPLE_RATE
 from training.metrics import event_intervals, frr_at_far, lowest_threshold, one_minus_auroc, operating_point
-from training.recipe import Recipe
+from training.recipe import Data, Recipe
 
 LONGEST = 3 * SAMPLE_RATE  # of a clip
 SNRS = (10, 0)  # dB, besides clean
@@ -62,15 +62,15 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
             raise data.DataError(f"validation needs clips of {keyword!r} and of other words below {base}")
     clips = [clip[:LONGEST] for clip in data.read_floats(found, "validation clips")]
     speech = [c for c in data.find(base, recipe.data.speech) if c.split == "validation"]
-    noises = data.find(base, recipe.data.noise)
-    rooms = augment.room_responses(min(ROOMS, recipe.data.rooms), seed=1)
+    noises = data.find(base, recipe.data.noise or Data.noise)  # what learns from none hears some here
+    rooms = augment.room_responses(min(ROOMS, recipe.data.rooms or ROOMS), seed=1)
     held_out = data.read_floats([c for c in noises if c.split == "validation"] or noises, "validation noise")
     held_out = [noise[:LONGEST] for noise in held_out]
     talk = data.read_floats(data.find(base, recipe.data.continuous) or speech, "continuous speech")
     stream = np.concatenate(talk or clips[:1])
     rng = np.random.default_rng(0)
     spoken = [clip for clip, label in zip(clips, labels, strict=True) if label >= 0]
-    snrs = SNRS if held_out and rooms else ()
+    snrs = SNRS if held_out else ()
     noisy = [[spoken_in(clip, held_out, rooms, snr, rng) for clip in spoken] for snr in snrs]
     after = [np.concatenate([clip, low_noise(AROUND, rng)]) for clip in clips]
     with torch.no_grad():

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from training import augment, data, mislabelled, packages, synthesize
 from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
-from training.recipe import Recipe, Schedule
+from training.recipe import Data, Recipe, Schedule
 
 VERSION = 6  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
@@ -40,6 +40,8 @@ class Sources:
     rooms: list[np.ndarray]
     synthetic: list[np.ndarray]  # synthesised near-misses
     hums: list[np.ndarray]  # stationary noise of unit level, float32
+    speeds: tuple[float, float]
+    levels: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Clips:
 
 def find(base: Path, recipe: Recipe) -> Clips:
     """The recordings of the training split. Raises DataError where a keyword has no clips."""
-    wrong = mislabelled.known()
+    wrong = set() if recipe.data.mislabelled else mislabelled.known()
     words = [c for c in data.find(base, recipe.data.words, words=True) if c.split == "training"]
     words = [c for c in words if mislabelled.name_of(c.path, base) not in wrong]
     speech = [c for c in data.find(base, recipe.data.speech) if c.split == "training"]
@@ -75,16 +77,18 @@ def find(base: Path, recipe: Recipe) -> Clips:
     )
 
 
-def read(clips: Clips, rooms: int) -> Sources:
+def read(clips: Clips, how: Data) -> Sources:
     rng = np.random.default_rng(0)
     return Sources(
         [data.read_all(k, "keyword clips") for k in clips.keywords],
         data.read_all(clips.words, "other words"),
         [np.concatenate(data.read_all(some, "speech")) for some in (clips.speech, clips.packages) if some],
         data.read_all(clips.noise, "noise"),
-        augment.room_responses(rooms, seed=0),
+        augment.room_responses(how.rooms, seed=0),
         data.read_all(clips.synthetic, "synthesised speech"),
         [augment.coloured_noise(10 * SAMPLE_RATE, rng.uniform(-1, 7), rng) for _ in range(HUMS)],
+        how.speeds,
+        how.levels,
     )
 
 
@@ -96,7 +100,10 @@ class Windows:
         self.size, self.hops = recipe.model, recipe.train.hops
         clips, pool = find(base, recipe), recipe.train.pool
         self.clips = clips
-        kind = [VERSION, self.hops, self.size.hop_samples, recipe.data.keywords, recipe.data.rooms]
+        how = recipe.data
+        kind = [VERSION, self.hops, self.size.hop_samples, how.keywords, how.rooms]
+        if (how.speeds, how.levels) != (Data.speeds, Data.levels):  # else windows have the name that they always had
+            kind += [how.speeds, how.levels]
         names = [c.path.as_posix() for cs in (*clips.keywords, *list(vars(clips).values())[1:]) for c in cs]
         name = hashlib.sha256(json.dumps([kind, names]).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +113,7 @@ class Windows:
         self.words = keep(folder / f"{name}.words", np.int32, (pool, 4))  # 1 once made, keyword or -1, start, end
         missing = np.flatnonzero(self.words[:, 0] == 0)
         if len(missing):
-            making = Making(self, read(clips, recipe.data.rooms), missing)
+            making = Making(self, read(clips, how), missing)
             make(DataLoader(making, 64, num_workers=workers), len(missing))
         # Into memory: from disk, single windows come a hundred times slower.
         self.frames = torch.from_numpy(np.array(self.kept))
@@ -203,19 +210,19 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
     keyword, start, end = None, 0, 0
     if rng.random() < 0.5:
         keyword = int(rng.integers(len(sources.keywords)))
-        word, start, end = keyword_clip(pick(sources.keywords[keyword], rng), rng, n)
+        word, start, end = keyword_clip(pick(sources.keywords[keyword], rng), sources.speeds, rng, n)
         at = int(rng.integers(0, max(1, min(n - len(word), n - end - int(0.32 * SAMPLE_RATE)))))
         before = filler(sources, at, rng)
         after = filler(sources, n - at - len(word), rng)
         speech, start, end = np.concatenate([before, word, after]), start + at, end + at
     else:
         speech = filler(sources, n, rng)
-    if rng.random() < 0.6:
+    if rng.random() < 0.6 and sources.rooms:
         speech = augment.in_room(speech, pick(sources.rooms, rng))
     if rng.random() < 0.25:  # as old recordings and telephones do; speech from packages often is so
         speech = augment.band_limited(speech, rng.uniform(3500, 7000))
     audio = speech + background(sources, n, rng)
-    audio *= decibels(rng.uniform(-52, -8))
+    audio *= decibels(rng.uniform(*sources.levels))
     audio = np.round(np.clip(audio, -1, 1) * 32767) / 32768  # loud audio clips, quiet audio has few bits
     return audio.astype(np.float32), keyword, start, end
 
@@ -224,9 +231,11 @@ def pick(items: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     return items[int(rng.integers(len(items)))]
 
 
-def keyword_clip(clip: np.ndarray, rng: np.random.Generator, n: int) -> tuple[np.ndarray, int, int]:
+def keyword_clip(
+    clip: np.ndarray, speeds: tuple[float, float], rng: np.random.Generator, n: int
+) -> tuple[np.ndarray, int, int]:
     """A keyword with a little of what is around it, at unit level, and where it stands in that."""
-    word = at_unit_level(data.to_float(clip), rng)
+    word = at_unit_level(data.to_float(clip), speeds, rng)
     start, end = data.spoken_part(word)
     left = max(0, start - int(rng.uniform(0.02, 0.3) * SAMPLE_RATE))
     right = min(len(word), end + int(rng.uniform(0.02, 0.3) * SAMPLE_RATE))
@@ -234,10 +243,10 @@ def keyword_clip(clip: np.ndarray, rng: np.random.Generator, n: int) -> tuple[np
     return augment.fade(word[left:right]), start - left, min(end, right) - left
 
 
-def at_unit_level(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def at_unit_level(audio: np.ndarray, speeds: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """Speech at level 1 ± 4 dB, at a speed of its own every other time."""
     if rng.random() < 0.6:
-        audio = augment.change_speed(audio, rng.uniform(0.85, 1.18))
+        audio = augment.change_speed(audio, rng.uniform(*speeds))
     return audio * (decibels(rng.uniform(-4, 4)) / max(data.speech_level(audio), 1e-4))
 
 
@@ -252,15 +261,15 @@ def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
         kind = rng.random()
         if kind < 0.1:
             piece = data.to_float(pick(sources.keywords[int(rng.integers(len(sources.keywords)))], rng))
-            piece = augment.cut_short(at_unit_level(piece, rng), rng)
+            piece = augment.cut_short(at_unit_level(piece, sources.speeds, rng), rng)
         elif kind < 0.35 or not sources.speech + sources.synthetic:
-            piece = augment.fade(at_unit_level(data.to_float(pick(sources.words, rng)), rng))
+            piece = augment.fade(at_unit_level(data.to_float(pick(sources.words, rng)), sources.speeds, rng))
         else:
             synthetic = sources.synthetic and (kind < 0.6 or not sources.speech)
             piece = pick(sources.synthetic if synthetic else sources.speech, rng)
             at = int(rng.integers(0, max(1, len(piece) - SAMPLE_RATE)))  # of all that was ever said, a moment
             piece = data.to_float(piece[at : at + int(rng.uniform(0.4, 3.0) * SAMPLE_RATE)])
-            piece = augment.fade(at_unit_level(piece, rng))
+            piece = augment.fade(at_unit_level(piece, sources.speeds, rng))
         pieces += [piece, np.zeros(int(rng.exponential(0.15) * SAMPLE_RATE), np.float32)]
     track = np.concatenate(pieces)
     at = int(rng.integers(0, len(track) - n + 1))

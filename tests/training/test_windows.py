@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,7 @@ def few_hums(monkeypatch):
     monkeypatch.setattr(windows, "HUMS", 2)
 
 
-def test_windows_are_the_same_whoever_makes_them(corpus, tmp_path):
+def test_madeare_the_same_whoever_makes_them(corpus, tmp_path):
     wanted = recipe.parse(RECIPE)
     alone = windows.Windows(corpus, wanted, 0, tmp_path / "a")
     together = windows.Windows(corpus, wanted, 2, tmp_path / "b")
@@ -54,13 +56,39 @@ def test_a_disk_too_small_is_one_line(corpus, tmp_path):
 
 def test_keyword_is_where_the_targets_say(corpus):
     """Composed without noise, the tone of the keyword sounds between start and end and nowhere else."""
-    sources = windows.read(windows.find(corpus, recipe.parse(RECIPE)), 2)
+    sources = windows.read(windows.find(corpus, recipe.parse(RECIPE)), recipe.parse(RECIPE).data)
     rng = np.random.default_rng(5)
     for _ in range(20):
-        word, start, end = windows.keyword_clip(sources.keywords[0][0], rng, 40_000)
+        word, start, end = windows.keyword_clip(sources.keywords[0][0], sources.speeds, rng, 40_000)
         levels = data.frame_levels(word)
         loud = np.flatnonzero(levels > levels.max() / 10)
         assert start - 640 <= loud[0] * 320 and (loud[-1] + 1) * 320 <= end + 640
+
+
+def test_levels_and_speeds_are_the_recipes(corpus, monkeypatch):
+    """Speech at one level is as loud as that; at speed 1 a keyword is as long as it was."""
+    plain = recipe.parse(RECIPE)
+    monkeypatch.setattr(windows, "background", lambda _, n, rng: np.zeros(n, np.float32))
+    loud = {}
+    for level in (-26.0, -46.0):
+        how = replace(plain.data, levels=(level, level), speeds=(1.0, 1.0))
+        sources = windows.read(windows.find(corpus, plain), how)
+        made = [windows.compose(sources, 40_000, np.random.default_rng(i)) for i in range(12)]
+        loud[level] = np.array([np.abs(audio).max() for audio, *_ in made])
+        lengths = {end - start for _, keyword, start, end in made if keyword is not None}
+        assert lengths == {8320}  # half a second, in whole frames
+    spoken = loud[-26.0] > 0
+    assert spoken.any() and np.allclose(loud[-26.0][spoken], 10 * loud[-46.0][spoken], rtol=0.05)
+
+
+def test_mislabelled_clips_are_left_out_unless_wanted(corpus, monkeypatch):
+    plain = recipe.parse(RECIPE)
+    clips = windows.find(corpus, plain).keywords[0]
+    wrong = windows.mislabelled.name_of(clips[0].path, corpus)
+    monkeypatch.setattr(windows.mislabelled, "known", lambda: {wrong})
+    assert windows.find(corpus, plain).keywords[0] == clips[1:]
+    wanted = replace(plain, data=replace(plain.data, mislabelled=True))
+    assert windows.find(corpus, wanted).keywords[0] == clips
 
 
 def test_labels_around_a_word():
@@ -77,7 +105,7 @@ def test_each_pass_sees_every_window_once():
     assert sorted(seen[:48]) == sorted(seen[48:]) == list(range(48)) and seen[:48] != seen[48:]
 
 
-def test_hard_windows_come_more_often_once_all_were_seen():
+def test_hard_madecome_more_often_once_all_were_seen():
     train = recipe.parse(RECIPE + "hard = 0.5\n").train
     alarm = np.full(48, 1e-4)
     alarm[5] = 1.0
