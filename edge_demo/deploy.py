@@ -1,7 +1,7 @@
 """Put a bundle and all it needs on a Raspberry Pi that runs, over ssh, and start it as a service.
 
     make deploy PI=anna@kitchen.local                        # with dist/happy-small
-    make deploy PI=anna@kitchen.local BUNDLE="dist/happy-small dist/computer-small" CONFIG=earshot.toml
+    make deploy PI=anna@kitchen.local BUNDLE="dist/happy-small dist/jarvis-small" CONFIG=earshot.toml
     make deploy PI=anna@kitchen.local ROLLBACK=1             # what ran before runs again, with its configuration
     python -m edge_demo.deploy anna@kitchen.local --ssh 'ssh -p 2222' dist/happy-small
 

@@ -23,7 +23,7 @@ SOURCES = ("wav", "stdin", "device", "list-devices")
 
 EXAMPLES = """examples:
   %(prog)s dist/happy-small                         listen to the default microphone
-  %(prog)s dist/happy-small dist/computer-small     to two bundles' keywords in the same audio
+  %(prog)s dist/happy-small dist/jarvis-small     to two bundles' keywords in the same audio
   %(prog)s dist/happy-small --device USB --meter    to the one with USB in its name, with a level and score meter
   %(prog)s dist/happy-small --exec 'lamp on' --dashboard 8765
   %(prog)s --list-devices                           show the microphones
