@@ -210,20 +210,24 @@ def trained(options: Options, training: Training, seed: int) -> bool:
     recipe, folder = options.recipe(training, seed), options.run(training, seed)
     teachers = recipes.Distill() if training.alone else recipe.distill
     first = replace(recipe, train=replace(recipe.train, quantized_epochs=0), distill=teachers)
-    return made_by(folder) in (None, first) and all(
+    return made_by(first, folder) and all(
         epochs_of(options.checkpoint(training, seed, form))
         >= (recipe.train.quantized_epochs if form == TRAINED else recipe.train.epochs)
         for form in options.forms_of(training)
     )
 
 
-def made_by(folder: Path) -> recipes.Recipe | None:
-    """The recipe of a run; None where nothing says it."""
+def made_by(recipe: recipes.Recipe, folder: Path) -> bool:
+    """Whether a run is of this recipe; yes where nothing says it."""
     path = folder / "last.safetensors"
     if not path.exists():
-        return None
+        return True
     with safe_open(path, framework="numpy") as file:
-        return recipes.assemble(json.loads(file.metadata()["recipe"]))
+        text = file.metadata()["recipe"]
+    try:
+        return recipes.assemble(json.loads(text)) == recipe
+    except recipes.RecipeError:  # a key that there is no more
+        return False
 
 
 def epochs_of(folder: Path) -> int:
