@@ -535,7 +535,10 @@ def kept(path: Path, options: Options, wanted: list[Training]) -> tuple[list[Row
 
     if not path.is_file():
         return [], {section: [] for section in SECTIONS}
-    tables = json.loads(path.read_text())
+    try:
+        tables = json.loads(path.read_text())
+    except ValueError as error:
+        raise TableError(f"{path}: {error}; restore it, or remove it to begin anew") from None
     found = [Row(**{**row, "training": Training(*row["training"])}) for row in tables["rows"]]
     first = found[0].training.recipe
     there, here = [first, *tables["of"]], [wanted[0].recipe, *of(options)]

@@ -125,6 +125,9 @@ def test_a_table_of_something_else_is_left_alone(found, tmp_path):
     for options, wanted in ((OPTIONS, [TAUGHT]), (replace(OPTIONS, keyword="computer"), [BASE])):
         with pytest.raises(table.TableError, match="name base first, or pass --out"):
             table.kept(path, options, wanted)
+    path.write_text("<<<<<<< HEAD")
+    with pytest.raises(table.TableError, match="results.json: .*; restore it, or remove it to begin anew"):
+        table.kept(path, OPTIONS, [BASE])
 
 
 def names(pairs: list[tuple[table.Key, table.Key]]) -> list[tuple[str, str]]:
