@@ -110,7 +110,8 @@ def save_two_keywords(checkpoint_path: str, folder: str) -> None:
     for name in ("classifier.weight", "classifier.bias"):
         tensors[name] = torch.cat([tensors[name], tensors[name][1:]])
     keywords = [*info.keywords, *(f"{keyword} again" for keyword in info.keywords)]
-    checkpoint.save(folder, tensors, info.recipe_text, 0, keywords, info.thresholds * 2, info.refractory_hops)
+    known = info.thresholds * 2, info.refractory_hops, model.size.smoothing
+    checkpoint.save(folder, tensors, info.recipe_text, 0, keywords, *known)
 
 
 def pymicro_wakeword(_: str) -> System:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -62,7 +62,8 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
             metadata["recipe"],
             ranges,
         )
-        model = CRNN(recipe.size, recipe.train.dropout)
+        smoothing = int(metadata.get("smoothing", recipe.size.averaged))  # older ones have the recipe's
+        model = CRNN(replace(recipe.size, smoothing=smoothing), recipe.train.dropout)
         model.load_state_dict(tensors)
     except (KeyError, ValueError, TypeError, RuntimeError, recipes.RecipeError) as error:
         reason = " ".join(str(error).split())
@@ -78,8 +79,9 @@ def save(
     keywords: list[str],
     thresholds: list[float],
     refractory_hops: int,
+    smoothing: int = 1,
 ) -> None:
-    """Write a checkpoint folder, atomically."""
+    """Write a checkpoint folder, atomically. smoothing: the model's, where the recipe leaves it open."""
     metadata = {
         "earshot_version": VERSION,
         "recipe": recipe_text,
@@ -87,6 +89,7 @@ def save(
         "keywords": json.dumps(keywords),
         "threshold": json.dumps(thresholds),
         "refractory_hops": str(refractory_hops),
+        "smoothing": str(smoothing),
     }
     write_atomically(Path(path) / "model.safetensors", to_bytes(contiguous(tensors), metadata))
 

@@ -39,7 +39,8 @@ class Size:
     hidden: int = 64  # units of each GRU layer
     layers: int = 2
     window: int = 16  # hops that the attention sees: 16 × 80 ms = 1.28 s
-    smoothing: int = 1  # hops whose log-odds are averaged when listening: what only sounds like a keyword is shorter
+    smoothing: int = 1  # hops whose log-odds are averaged when listening: what only sounds like a keyword is shorter;
+    # 0, which recipes have by default: as many as validation prefers (one until that has chosen)
     keywords: int = 1
     centre: float = 12.0  # the convolution reads (frames - centre) / scale
     scale: float = 6.0
@@ -60,7 +61,11 @@ class Size:
     @property
     def ring(self) -> int:
         """Hops before the present one that the attention and the average still need."""
-        return self.window - 1 + self.smoothing - 1
+        return self.window - 1 + self.averaged - 1
+
+    @property
+    def averaged(self) -> int:
+        return max(1, self.smoothing)
 
     @property
     def columns(self) -> int:
@@ -154,7 +159,7 @@ class CRNN(nn.Module):
         sums = ring.unfold(1, size.window, 1).sum(-1)  # over the last W hops, of these hops and the few before them
         said = sums / sums[..., :1].clamp(min=EMPTY)  # 1, then the votes; all 0 before the stream began
         # What learns to say the right thing in each hop says it better on average than what learns it of averages.
-        said = said[:, size.smoothing - 1 :] if self.training else said.unfold(1, size.smoothing, 1).sum(-1)
+        said = said[:, size.averaged - 1 :] if self.training else said.unfold(1, size.averaged, 1).sum(-1)
         logits = said[..., 1:] / said[..., :1] + self.classifier.bias
         return Output(logits, energies[..., 0], hidden), (context, memory, ring[:, ring.shape[1] - size.ring :])
 

@@ -27,7 +27,8 @@ class Data:
     mislabelled: bool = False  # train on the clips that mislabelled.txt names, too
     rooms: int = 400  # simulated, for reverberation
     speeds: tuple[float, float] = (0.85, 1.18)  # lowest and highest, of six recordings in ten; pitch goes with it
-    levels: tuple[float, float] = (-52.0, -8.0)  # dB of full scale: quietest and loudest that speech is
+    levels: tuple[float, float] = (-66.0, 4.0)  # dB of full scale that speech has, its loudest clipped
+    splices: float = 0.5  # share of keywords begun by one recording and ended by another; and near-misses made so
     continuous: tuple[str, ...] = ("continuous",)  # to choose epoch and threshold; never trained on
     false_accepts_per_hour: float = 1.5  # what the threshold may cost there
 
@@ -111,6 +112,7 @@ def assemble(tables: dict[str, Any]) -> Recipe:
     if not data.get("keywords"):
         raise RecipeError("no keywords: set data.keywords or pass --keyword")
     model.setdefault("keywords", len(data["keywords"]))
+    model.setdefault("smoothing", 0)
     recipe = Recipe(
         build("data", Data, data),
         build("model", Size, model),
@@ -124,9 +126,10 @@ def assemble(tables: dict[str, Any]) -> Recipe:
         ends = getattr(recipe.data, name)
         if not (len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends) and least <= ends[0] <= ends[1]):
             raise RecipeError(f"data.{name} must be two numbers from {least} up, the lower first, not {list(ends)}")
-    for name in ("window", "smoothing"):
-        if getattr(recipe.model, name) < 1:
-            raise RecipeError(f"model.{name} must be at least 1: it counts the present hop too")
+    if recipe.model.window < 1:
+        raise RecipeError("model.window must be at least 1: it counts the present hop too")
+    if recipe.model.smoothing < 0:
+        raise RecipeError("model.smoothing must be at least 1, the present hop, or 0: validation chooses")
     for name in ("channels", "hidden"):
         if not 0 < getattr(recipe.size, name) <= getattr(recipe.model, name):
             raise RecipeError(f"prune.{name} must be from 1 to model.{name}, {getattr(recipe.model, name)}")

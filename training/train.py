@@ -178,6 +178,7 @@ class Trainer:
                 list(self.recipe.data.keywords),
                 figures.thresholds,
                 REFRACTORY_HOPS,
+                figures.smoothing,
             )
         self.epoch += 1
         self.save()
@@ -303,6 +304,7 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
             "clean": round(figures.clean, 5),
             "one_minus_auroc": round(figures.one_minus_auroc, 6),
             "frr": round(figures.frr, 5),
+            "smoothing": figures.smoothing,
             "threshold": " ".join(f"{t:.4f}" for t in figures.thresholds),
             "seconds": round(time.monotonic() - began, 1),
         }

@@ -1,7 +1,7 @@
 """How good a model is while it is being trained: on validation clips, as recorded and in noisy rooms, and on continuous
 speech; all streamed, all by speakers and noises that it does not learn from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ LONGEST = 3 * SAMPLE_RATE  # of a clip
 SNRS = (10, 0)  # dB, besides clean
 ROOMS = 20
 MARGIN = 0.1  # in log-odds, of the operating point: what is exported sums in another order, or in int8
+SMOOTHINGS = range(1, 9)  # hops, of which the best is taken where the recipe leaves it open
 ALARMS = (1, 3, 10, 30)  # false accepts in all of the continuous speech at which misses are counted
 PART, PREROLL = 750, 125  # hops of continuous speech that are streamed at once, and those that go before them: 60, 10 s
 
@@ -41,6 +42,7 @@ class Figures:
     one_minus_auroc: float  # of clips, mean over keywords
     frr: float  # at 0.5 % FAR of clips, mean over keywords
     thresholds: list[float]  # for each keyword: the operating point
+    smoothing: int  # hops over which log-odds were averaged for all of these
 
 
 def padded(recordings: list[np.ndarray], hop: int) -> Tensor:
@@ -102,16 +104,36 @@ def stream(model: CRNN, frames: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def averaged(odds: Tensor, hops: int) -> Tensor:
+    """Each hop's log-odds and those of the `hops` - 1 before it, averaged, or of fewer where there are no more, as the
+    model itself does it when it listens: (n, all hops, keywords)."""
+    sums = F.pad(odds.double(), (0, 0, hops, 0)).cumsum(1)
+    counts = torch.arange(1, odds.shape[1] + 1).clamp(max=hops).unsqueeze(1)
+    return ((sums[:, hops:] - sums[:, :-hops]) / counts).float()
+
+
 def validate(model: CRNN, validation: Validation, refractory_hops: int) -> Figures:
-    training = model.training
+    """Figures of a model at its smoothing, or at the best of SMOOTHINGS if that is 0."""
+    training, size = model.training, model.size
     model.eval()
-    clips, *noisy = (stream(model, f).sigmoid().numpy().max(axis=1) for f in (validation.frames, *validation.noisy))
-    talk = stream(model, validation.continuous)[:, PREROLL:].flatten(0, 1)[: validation.hops].sigmoid().numpy()
+    model.size = replace(size, smoothing=1)
+    spoken = [stream(model, frames) for frames in (validation.frames, *validation.noisy)]
+    talk = stream(model, validation.continuous)
+    model.size = size
     model.train(training)
+    choices = [size.smoothing] if size.smoothing else SMOOTHINGS
+    found = [figures(validation, spoken, talk, hops, refractory_hops) for hops in choices]
+    return min(found, key=lambda one: one.misses)
+
+
+def figures(validation: Validation, spoken: list[Tensor], talk: Tensor, hops: int, refractory_hops: int) -> Figures:
+    """spoken: log-odds of each hop of the clips, clean and noisy; talk: of continuous speech; hops: to average over."""
+    clips, *noisy = (averaged(odds, hops).sigmoid().numpy().max(axis=1) for odds in spoken)
+    heard = averaged(talk, hops)[:, PREROLL:].flatten(0, 1)[: validation.hops].sigmoid().numpy()
     labels = validation.labels
     clean, noised, areas, rates, thresholds = [], [], [], [], []
-    for index in range(talk.shape[1]):
-        mine, intervals = labels == index, event_intervals(talk[:, index], refractory_hops)
+    for index in range(heard.shape[1]):
+        mine, intervals = labels == index, event_intervals(heard[:, index], refractory_hops)
         bars = np.array([lowest_threshold(intervals, alarms) for alarms in ALARMS])
         clean.append((clips[mine, index] < bars[:, None]).mean())
         noised += [(scores[mine[labels >= 0], index] < bars[:, None]).mean() for scores in noisy]
@@ -125,4 +147,5 @@ def validate(model: CRNN, validation: Validation, refractory_hops: int) -> Figur
         float(np.mean(areas)),
         float(np.mean(rates)),
         thresholds,
+        hops,
     )

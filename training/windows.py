@@ -13,19 +13,21 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from training import augment, data, mislabelled, packages, synthesize
+from training import augment, data, mislabelled, packages, splice, synthesize
 from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Data, Recipe, Schedule
 
-VERSION = 6  # raise it when windows come out differently: what is kept of older ones is then left alone
+VERSION = 7  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
+Item = TypeVar("Item")
 NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
 
 
@@ -34,7 +36,7 @@ class Sources:
     """Training recordings in memory, int16."""
 
     keywords: list[list[np.ndarray]]  # for each keyword its clips
-    words: list[np.ndarray]  # clips of other words
+    words: list[list[np.ndarray]]  # for each other word its clips
     speech: list[np.ndarray]  # longer negatives, each kind one long recording
     noise: list[np.ndarray]
     rooms: list[np.ndarray]
@@ -42,6 +44,7 @@ class Sources:
     hums: list[np.ndarray]  # stationary noise of unit level, float32
     speeds: tuple[float, float]
     levels: tuple[float, float]
+    splices: float
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def read(clips: Clips, how: Data) -> Sources:
     rng = np.random.default_rng(0)
     return Sources(
         [data.read_all(k, "keyword clips") for k in clips.keywords],
-        data.read_all(clips.words, "other words"),
+        by_word(clips.words),
         [np.concatenate(data.read_all(some, "speech")) for some in (clips.speech, clips.packages) if some],
         data.read_all(clips.noise, "noise"),
         augment.room_responses(how.rooms, seed=0),
@@ -89,7 +92,15 @@ def read(clips: Clips, how: Data) -> Sources:
         [augment.coloured_noise(10 * SAMPLE_RATE, rng.uniform(-1, 7), rng) for _ in range(HUMS)],
         how.speeds,
         how.levels,
+        how.splices,
     )
+
+
+def by_word(clips: list[data.Clip]) -> list[list[np.ndarray]]:
+    found: dict[str, list[np.ndarray]] = {}
+    for clip, audio in zip(clips, data.read_all(clips, "other words"), strict=True):
+        found.setdefault(clip.word, []).append(audio)
+    return list(found.values())
 
 
 class Windows:
@@ -101,9 +112,7 @@ class Windows:
         clips, pool = find(base, recipe), recipe.train.pool
         self.clips = clips
         how = recipe.data
-        kind = [VERSION, self.hops, self.size.hop_samples, how.keywords, how.rooms]
-        if (how.speeds, how.levels) != (Data.speeds, Data.levels):  # else windows have the name that they always had
-            kind += [how.speeds, how.levels]
+        kind = [VERSION, self.hops, self.size.hop_samples, how.keywords, how.rooms, how.speeds, how.levels, how.splices]
         names = [c.path.as_posix() for cs in (*clips.keywords, *list(vars(clips).values())[1:]) for c in cs]
         name = hashlib.sha256(json.dumps([kind, names]).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,11 +207,12 @@ def order(train: Schedule, epoch: int, alarm: np.ndarray) -> np.ndarray:
 
 
 def label(targets: np.ndarray, start: int, end: int, hop: int, window: int) -> None:
-    """A word is spoken in samples start…end: it may be detected from three fifths of it on until 0.3 s after it, and
-    its score may stay high until the attention has forgotten it; no event is expected or forbidden there."""
+    """A word is spoken in samples start…end: it is to be detected once nearly all of it was heard (what fires at "happ"
+    fires at "happen") until 0.4 s after it, and its score may stay high until the attention has forgotten it; no event
+    is expected or forbidden there."""
     ends = (np.arange(len(targets)) + 1) * hop
     targets[(ends > start + (end - start) * 0.4) & (ends < end + window * hop)] = IGNORED
-    targets[(ends >= start + (end - start) * 0.6) & (ends <= end + 0.3 * SAMPLE_RATE)] = POSITIVE
+    targets[(ends >= start + (end - start) * 0.85) & (ends <= end + 0.4 * SAMPLE_RATE)] = POSITIVE
 
 
 def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndarray, int | None, int, int]:
@@ -210,7 +220,11 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
     keyword, start, end = None, 0, 0
     if rng.random() < 0.5:
         keyword = int(rng.integers(len(sources.keywords)))
-        word, start, end = keyword_clip(pick(sources.keywords[keyword], rng), sources.speeds, rng, n)
+        clip = data.to_float(pick(sources.keywords[keyword], rng))
+        if rng.random() < sources.splices:
+            other = data.to_float(pick(sources.keywords[keyword], rng))
+            clip = splice.two_in_one(clip, other, rng.uniform(0.3, 0.7))
+        word, start, end = keyword_clip(clip, sources.speeds, rng, n)
         at = int(rng.integers(0, max(1, min(n - len(word), n - end - int(0.32 * SAMPLE_RATE)))))
         before = filler(sources, at, rng)
         after = filler(sources, n - at - len(word), rng)
@@ -227,15 +241,25 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
     return audio.astype(np.float32), keyword, start, end
 
 
-def pick(items: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+def pick(items: list[Item], rng: np.random.Generator) -> Item:
     return items[int(rng.integers(len(items)))]
+
+
+def pick_any(groups: list[list[np.ndarray]], rng: np.random.Generator) -> np.ndarray:
+    """One of all that there are, so from a large group more often than from a small one."""
+    at = int(rng.integers(sum(map(len, groups))))
+    for group in groups:
+        if at < len(group):
+            return group[at]
+        at -= len(group)
+    raise AssertionError("at is less than all together")
 
 
 def keyword_clip(
     clip: np.ndarray, speeds: tuple[float, float], rng: np.random.Generator, n: int
 ) -> tuple[np.ndarray, int, int]:
-    """A keyword with a little of what is around it, at unit level, and where it stands in that."""
-    word = at_unit_level(data.to_float(clip), speeds, rng)
+    """A keyword, float32, with a little of what is around it, at unit level, and where it stands in that."""
+    word = at_unit_level(clip, speeds, rng)
     start, end = data.spoken_part(word)
     left = max(0, start - int(rng.uniform(0.02, 0.3) * SAMPLE_RATE))
     right = min(len(word), end + int(rng.uniform(0.02, 0.3) * SAMPLE_RATE))
@@ -243,10 +267,38 @@ def keyword_clip(
     return augment.fade(word[left:right]), start - left, min(end, right) - left
 
 
+def nearly(sources: Sources, rng: np.random.Generator) -> np.ndarray:
+    """Half of a keyword, and for its other half something else that people say, at unit level: so rhythm and one
+    syllable are not enough. For "happy" half of "off" and "-py", which is nearly "coffee"."""
+    word = at_level(data.to_float(pick(pick(sources.keywords, rng), rng)), rng)
+    start, end = data.spoken_part(word)
+    other = at_level(said(sources, rng), rng)
+    begin, stop = data.spoken_part(other)
+    pause = np.zeros(int(rng.uniform(0, 0.06) * SAMPLE_RATE) if rng.random() < 0.5 else 0, np.float32)  # as of a stop
+    if rng.random() < 0.6:
+        first = other[begin : stop - int(max(0, rng.uniform(-0.4, 0.5)) * (stop - begin))]
+        second = word[start + int(rng.uniform(0.4, 0.7) * (end - start)) : end + 800]
+    else:
+        first = word[start : start + int(rng.uniform(0.35, 0.55) * (end - start))]
+        second = other[begin + int(rng.uniform(0, 0.5) * (stop - begin)) : stop]
+    return splice.join(np.concatenate([first, pause]), second)
+
+
+def said(sources: Sources, rng: np.random.Generator) -> np.ndarray:
+    """Another word, each as often, or a syllable or two of running speech."""
+    if rng.random() < 0.5 or not sources.speech:
+        return data.to_float(pick(pick(sources.words, rng), rng))
+    return data.to_float(stretch(pick(sources.speech, rng), int(rng.uniform(0.2, 0.5) * SAMPLE_RATE), rng))
+
+
 def at_unit_level(audio: np.ndarray, speeds: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
     """Speech at level 1 ± 4 dB, at a speed of its own every other time."""
     if rng.random() < 0.6:
         audio = augment.change_speed(audio, rng.uniform(*speeds))
+    return at_level(audio, rng)
+
+
+def at_level(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return audio * (decibels(rng.uniform(-4, 4)) / max(data.speech_level(audio), 1e-4))
 
 
@@ -259,11 +311,13 @@ def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
     pieces: list[np.ndarray] = []
     while sum(map(len, pieces)) < n:
         kind = rng.random()
-        if kind < 0.1:
-            piece = data.to_float(pick(sources.keywords[int(rng.integers(len(sources.keywords)))], rng))
+        if rng.random() < 0.4 * sources.splices:
+            piece = augment.fade(at_unit_level(nearly(sources, rng), sources.speeds, rng))
+        elif kind < 0.1:
+            piece = data.to_float(pick(pick(sources.keywords, rng), rng))
             piece = augment.cut_short(at_unit_level(piece, sources.speeds, rng), rng)
         elif kind < 0.35 or not sources.speech + sources.synthetic:
-            piece = augment.fade(at_unit_level(data.to_float(pick(sources.words, rng)), sources.speeds, rng))
+            piece = augment.fade(at_unit_level(data.to_float(pick_any(sources.words, rng)), sources.speeds, rng))
         else:
             synthetic = sources.synthetic and (kind < 0.6 or not sources.speech)
             piece = pick(sources.synthetic if synthetic else sources.speech, rng)

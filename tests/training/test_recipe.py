@@ -28,7 +28,7 @@ def test_the_seeds_models_have_their_published_sizes(name, parameters):
         (MINIMAL + "[modle]\n", r"unknown key modle; did you mean model\?"),
         (MINIMAL + "[model]\nhidden = 6.5\n", r"model\.hidden must be int, not 6\.5"),
         (MINIMAL + "[train]\nepochs = true\n", r"train\.epochs must be int"),
-        (MINIMAL + "[model]\nsmoothing = 0\n", r"model\.smoothing must be at least 1"),
+        (MINIMAL + "[model]\nsmoothing = -1\n", r"model\.smoothing must be at least 1"),
         (MINIMAL + "[prune]\nhidden = 65\n", r"prune\.hidden must be from 1 to model\.hidden, 64"),
         (MINIMAL + "[prune]\nhidden = 8\nshare = 1.0\n", r"prune\.share must leave"),
         (MINIMAL.rstrip() + "\nspeeds = [0.9]\n", r"data\.speeds must be two numbers from 0\.1 up, the lower first"),

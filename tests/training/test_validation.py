@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import numpy as np
+import pytest
 import torch
 
 from training import recipe, validation
-from training.crnn import CRNN, Size
+from training.crnn import CRNN, Size, log_odds
 
 
 def test_parts_say_what_the_whole_stream_says(monkeypatch):
@@ -28,3 +30,39 @@ def test_what_learns_without_noise_and_rooms_is_validated_with_them(corpus, monk
     one, other = (validation.load(corpus, which, model).noisy for which in (usual, bare))
     assert len(one) == len(other) == len(validation.SNRS)
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("hops", [1, 2, 5])
+def test_an_average_afterwards_is_what_the_model_itself_averages(hops):
+    torch.manual_seed(0)
+    model = CRNN(Size(channels=2, hidden=6, layers=1, keywords=2, window=4)).eval()
+    frames = 20 * torch.rand(3, 20 * 8, 40)
+    afterwards = validation.averaged(validation.stream(model, frames), hops)
+    model.size = replace(model.size, smoothing=hops)
+    itself = log_odds(model.classify(frames, model.zero_state(3))[0].logits)
+    torch.testing.assert_close(afterwards, itself, atol=1e-5, rtol=1e-4)
+
+
+def held_out(odds: dict[str, list[list[float]]], talk: list[float]) -> tuple:
+    """Log-odds of hops → what `validation.figures` wants: two clips with the keyword, others, noisy ones, and talk."""
+    spoken = [torch.tensor(odds[name]).unsqueeze(-1) for name in ("clips", "noisy")]
+    labels = np.array([0, 0] + [-1] * (len(odds["clips"]) - 2))
+    stream = torch.tensor([[-9.0] * validation.PREROLL + talk]).unsqueeze(-1)
+    return validation.Validation(torch.zeros(0), labels, [], torch.zeros(0), len(talk), 0), spoken, stream
+
+
+def test_more_hops_are_averaged_where_false_accepts_are_short(monkeypatch):
+    """What sounds like the keyword for one hop is higher than the keyword is for four: one hop misses both, four none;
+    if the recipe says one, it is one."""
+    word, other = [-5.0] * 4 + [2.0] * 4 + [-5.0] * 4, [-5.0] * 12
+    clips = {"clips": [word, word, other], "noisy": [word, word]}
+    given = held_out(clips, ([4.0] + [-5.0] * 19) * 40)
+    found = {hops: validation.figures(*given, hops, 12) for hops in validation.SMOOTHINGS}
+    assert found[1].misses == 1.0 and found[4].misses == 0.0
+    model = CRNN(Size(channels=2, hidden=6, layers=1, smoothing=0)).eval()
+    answers = {id(given[0].frames): given[1][0], id(given[0].continuous): given[2]}
+    monkeypatch.setattr(validation, "stream", lambda _, frames: answers[id(frames)])
+    chosen = validation.validate(model, given[0], 12)
+    assert chosen.misses == 0.0 and 1 < chosen.smoothing <= 4 and model.size.smoothing == 0
+    model.size = replace(model.size, smoothing=1)
+    assert validation.validate(model, given[0], 12).smoothing == 1

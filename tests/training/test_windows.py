@@ -71,7 +71,7 @@ def test_levels_and_speeds_are_the_recipes(corpus, monkeypatch):
     monkeypatch.setattr(windows, "background", lambda _, n, rng: np.zeros(n, np.float32))
     loud = {}
     for level in (-26.0, -46.0):
-        how = replace(plain.data, levels=(level, level), speeds=(1.0, 1.0))
+        how = replace(plain.data, levels=(level, level), speeds=(1.0, 1.0), splices=0.0)
         sources = windows.read(windows.find(corpus, plain), how)
         made = [windows.compose(sources, 40_000, np.random.default_rng(i)) for i in range(12)]
         loud[level] = np.array([np.abs(audio).max() for audio, *_ in made])
@@ -79,6 +79,36 @@ def test_levels_and_speeds_are_the_recipes(corpus, monkeypatch):
         assert lengths == {8320}  # half a second, in whole frames
     spoken = loud[-26.0] > 0
     assert spoken.any() and np.allclose(loud[-26.0][spoken], 10 * loud[-46.0][spoken], rtol=0.05)
+
+
+def powers(audio: np.ndarray) -> dict[str, float]:
+    """Of the words of the corpus, which are tones: highest over 20 ms, from "bed" of the highest voice down."""
+    spans = np.square(np.abs(np.fft.rfft(audio[: len(audio) // 320 * 320].reshape(-1, 320))))  # bins of 50 Hz
+    return {"happy": spans[:, 9:12].sum(1).max(), "bed": spans[:, 28:35].sum(1).max()}
+
+
+def test_near_misses_are_half_a_keyword_and_half_something_else(corpus):
+    plain = recipe.parse(RECIPE)
+    sources = windows.read(windows.find(corpus, plain), plain.data)
+    sources = replace(sources, words=sources.words[:1])  # "bed"
+    for seed in range(20):
+        piece = windows.nearly(sources, np.random.default_rng(seed))
+        heard = powers(piece)
+        assert 0.1 < heard["happy"] / heard["bed"] < 10  # both, at about the same level
+        assert 0.2 * 16_000 < len(piece) < 0.95 * 16_000
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_as_many_keywords_are_spliced_as_the_recipe_says(corpus, monkeypatch, share):
+    plain = recipe.parse(RECIPE)
+    sources = windows.read(windows.find(corpus, plain), replace(plain.data, splices=share))
+    called = []
+    whole = windows.splice.two_in_one
+    monkeypatch.setattr(windows.splice, "two_in_one", lambda *given: called.append(1) or whole(*given))
+    monkeypatch.setattr(windows, "nearly", lambda *_: called.append(0) or np.zeros(800, np.float32))
+    made = [windows.compose(sources, 20_000, np.random.default_rng(seed)) for seed in range(20)]
+    assert sum(called) == sum(keyword is not None for _, keyword, *_ in made) * share
+    assert (0 in called) == (share > 0)
 
 
 def test_mislabelled_clips_are_left_out_unless_wanted(corpus, monkeypatch):
@@ -95,7 +125,7 @@ def test_labels_around_a_word():
     targets = np.zeros(40, np.int64)
     windows.label(targets, 12_800, 20_480, 1280, 10)  # hops end every 1280 samples; the word ends with hop 15
     first, last = np.flatnonzero(targets == POSITIVE)[[0, -1]]
-    assert (first + 1) * 1280 >= 12_800 + 0.6 * 7680 and (last + 1) * 1280 <= 20_480 + 0.3 * 16_000
+    assert (first + 1) * 1280 >= 12_800 + 0.85 * 7680 and (last + 1) * 1280 <= 20_480 + 0.4 * 16_000
     assert (targets[:11] == NEGATIVE).all() and targets[last + 1] == IGNORED and targets[15 + 10] == NEGATIVE
 
 
