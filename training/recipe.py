@@ -28,7 +28,7 @@ class Data:
     rooms: int = 400  # simulated, for reverberation
     speeds: tuple[float, float] = (0.85, 1.18)  # lowest and highest, of six recordings in ten; pitch goes with it
     levels: tuple[float, float] = (-66.0, 4.0)  # dB of full scale that speech has, its loudest clipped
-    splices: float = 0.5  # share of keywords begun by one recording and ended by another; and near-misses made so
+    splices: float = 0.3  # share of keywords begun by one recording and ended by another; and near-misses made so
     continuous: tuple[str, ...] = ("continuous",)  # to choose epoch and threshold; never trained on
     false_accepts_per_hour: float = 1.5  # what the threshold may cost there
 

@@ -207,12 +207,11 @@ def order(train: Schedule, epoch: int, alarm: np.ndarray) -> np.ndarray:
 
 
 def label(targets: np.ndarray, start: int, end: int, hop: int, window: int) -> None:
-    """A word is spoken in samples start…end: it is to be detected once nearly all of it was heard (what fires at "happ"
-    fires at "happen") until 0.4 s after it, and its score may stay high until the attention has forgotten it; no event
-    is expected or forbidden there."""
+    """A word is spoken in samples start…end: it may be detected from three fifths of it on until 0.3 s after it, and
+    its score may stay high until the attention has forgotten it; no event is expected or forbidden there."""
     ends = (np.arange(len(targets)) + 1) * hop
     targets[(ends > start + (end - start) * 0.4) & (ends < end + window * hop)] = IGNORED
-    targets[(ends >= start + (end - start) * 0.85) & (ends <= end + 0.4 * SAMPLE_RATE)] = POSITIVE
+    targets[(ends >= start + (end - start) * 0.6) & (ends <= end + 0.3 * SAMPLE_RATE)] = POSITIVE
 
 
 def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndarray, int | None, int, int]:
@@ -299,6 +298,7 @@ def at_unit_level(audio: np.ndarray, speeds: tuple[float, float], rng: np.random
 
 
 def at_level(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Speech at level 1 ± 4 dB."""
     return audio * (decibels(rng.uniform(-4, 4)) / max(data.speech_level(audio), 1e-4))
 
 
