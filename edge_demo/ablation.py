@@ -19,7 +19,7 @@ from training import data
 from training import recipe as recipes
 from training.checkpoint import write_atomically
 
-# A third of the windows, as seven changes need their own (0.8 GB each in runs/windows), and a seventh of the schedule.
+# A third of the windows, as eight changes need their own (0.8 GB each in runs/windows), and a seventh of the schedule.
 SHORT = {"train": {"epochs": 12, "pool": 32_768, "quantized_epochs": 0}}
 CHANGES: dict[str, dict[str, dict]] = {
     "everything": {},

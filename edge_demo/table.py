@@ -474,7 +474,7 @@ def document(options: Options, found: list[Row], pairs: Pairs, pictures: list[st
     return f"""# Results
 
 Written by `{command}`, which trains every recipe of `training/recipes`, {how} of each, for "{options.keyword}"; rows
-that were renewed or added later are compared with the base of then, and none is newer than its training.
+that were renewed or added later are compared with the base of then, and all are of the code that trained them.
 B, KD, KD2, AD+KD, SP+AD+KD are the first seed project's models, B′ and KD′ the second's; the others are ours.
 DQ: the same checkpoint with dynamic int8; SQ: with static int8, calibrated on training recordings; QAT: trained on for
 `train.quantized_epochs` with everything rounded as static int8 rounds it. *alone*: the same student, schedule and data

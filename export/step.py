@@ -175,7 +175,7 @@ def folded_classifier(model: CRNN) -> Affine:
 
 
 def windows_of(size: Size) -> Tensor:
-    """Ones where a row's window has its hops in the ring, (smoothing, ring + 1): the product sums the windows ending in
+    """Ones where a row's window has its hops in the ring, (averaged, ring + 1): the product sums the windows ending in
     each of the last hops, whose log-odds are averaged."""
     hop = torch.arange(size.ring + 1) - torch.arange(size.averaged).unsqueeze(1)
     return ((hop >= 0) & (hop < size.window)).float()

@@ -104,7 +104,7 @@ def stream(model: CRNN, frames: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def averaged(odds: Tensor, hops: int) -> Tensor:
+def running_mean(odds: Tensor, hops: int) -> Tensor:
     """Each hop's log-odds and those of the `hops` - 1 before it, averaged, or of fewer where there are no more, as the
     model itself does it when it listens: (n, all hops, keywords)."""
     sums = F.pad(odds.double(), (0, 0, hops, 0)).cumsum(1)
@@ -128,8 +128,8 @@ def validate(model: CRNN, validation: Validation, refractory_hops: int) -> Figur
 
 def figures(validation: Validation, spoken: list[Tensor], talk: Tensor, hops: int, refractory_hops: int) -> Figures:
     """spoken: log-odds of each hop of the clips, clean and noisy; talk: of continuous speech; hops: to average over."""
-    clips, *noisy = (averaged(odds, hops).sigmoid().numpy().max(axis=1) for odds in spoken)
-    heard = averaged(talk, hops)[:, PREROLL:].flatten(0, 1)[: validation.hops].sigmoid().numpy()
+    clips, *noisy = (running_mean(odds, hops).sigmoid().numpy().max(axis=1) for odds in spoken)
+    heard = running_mean(talk, hops)[:, PREROLL:].flatten(0, 1)[: validation.hops].sigmoid().numpy()
     labels = validation.labels
     clean, noised, areas, rates, thresholds = [], [], [], [], []
     for index in range(heard.shape[1]):

@@ -25,7 +25,7 @@ from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Data, Recipe, Schedule
 
-VERSION = 7  # raise it when windows come out differently: what is kept of older ones is then left alone
+VERSION = 8  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
 Item = TypeVar("Item")
 NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
@@ -36,7 +36,7 @@ class Sources:
     """Training recordings in memory, int16."""
 
     keywords: list[list[np.ndarray]]  # for each keyword its clips
-    words: list[list[np.ndarray]]  # for each other word its clips
+    words: list[np.ndarray]  # clips of other words
     speech: list[np.ndarray]  # longer negatives, each kind one long recording
     noise: list[np.ndarray]
     rooms: list[np.ndarray]
@@ -84,7 +84,7 @@ def read(clips: Clips, how: Data) -> Sources:
     rng = np.random.default_rng(0)
     return Sources(
         [data.read_all(k, "keyword clips") for k in clips.keywords],
-        by_word(clips.words),
+        data.read_all(clips.words, "other words"),
         [np.concatenate(data.read_all(some, "speech")) for some in (clips.speech, clips.packages) if some],
         data.read_all(clips.noise, "noise"),
         augment.room_responses(how.rooms, seed=0),
@@ -94,13 +94,6 @@ def read(clips: Clips, how: Data) -> Sources:
         how.levels,
         how.splices,
     )
-
-
-def by_word(clips: list[data.Clip]) -> list[list[np.ndarray]]:
-    found: dict[str, list[np.ndarray]] = {}
-    for clip, audio in zip(clips, data.read_all(clips, "other words"), strict=True):
-        found.setdefault(clip.word, []).append(audio)
-    return list(found.values())
 
 
 class Windows:
@@ -244,16 +237,6 @@ def pick(items: list[Item], rng: np.random.Generator) -> Item:
     return items[int(rng.integers(len(items)))]
 
 
-def pick_any(groups: list[list[np.ndarray]], rng: np.random.Generator) -> np.ndarray:
-    """One of all that there are, so from a large group more often than from a small one."""
-    at = int(rng.integers(sum(map(len, groups))))
-    for group in groups:
-        if at < len(group):
-            return group[at]
-        at -= len(group)
-    raise AssertionError("at is less than all together")
-
-
 def keyword_clip(
     clip: np.ndarray, speeds: tuple[float, float], rng: np.random.Generator, n: int
 ) -> tuple[np.ndarray, int, int]:
@@ -275,8 +258,8 @@ def nearly(sources: Sources, rng: np.random.Generator) -> np.ndarray:
     begin, stop = data.spoken_part(other)
     pause = np.zeros(int(rng.uniform(0, 0.06) * SAMPLE_RATE) if rng.random() < 0.5 else 0, np.float32)  # as of a stop
     if rng.random() < 0.6:
-        first = other[begin : stop - int(max(0, rng.uniform(-0.4, 0.5)) * (stop - begin))]
-        second = word[start + int(rng.uniform(0.4, 0.7) * (end - start)) : end + 800]
+        first = other[begin : stop - int(rng.uniform(0, 0.5) * (stop - begin))]
+        second = word[start + int(rng.uniform(0.4, 0.65) * (end - start)) : end + 800]
     else:
         first = word[start : start + int(rng.uniform(0.35, 0.55) * (end - start))]
         second = other[begin + int(rng.uniform(0, 0.5) * (stop - begin)) : stop]
@@ -284,9 +267,9 @@ def nearly(sources: Sources, rng: np.random.Generator) -> np.ndarray:
 
 
 def said(sources: Sources, rng: np.random.Generator) -> np.ndarray:
-    """Another word, each as often, or a syllable or two of running speech."""
+    """Another word, or a syllable or two of running speech."""
     if rng.random() < 0.5 or not sources.speech:
-        return data.to_float(pick(pick(sources.words, rng), rng))
+        return data.to_float(pick(sources.words, rng))
     return data.to_float(stretch(pick(sources.speech, rng), int(rng.uniform(0.2, 0.5) * SAMPLE_RATE), rng))
 
 
@@ -311,13 +294,13 @@ def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
     pieces: list[np.ndarray] = []
     while sum(map(len, pieces)) < n:
         kind = rng.random()
-        if rng.random() < 0.4 * sources.splices:
+        if rng.random() < 0.4 * sources.splices:  # there are several pieces in a window, and half a keyword
             piece = augment.fade(at_unit_level(nearly(sources, rng), sources.speeds, rng))
         elif kind < 0.1:
             piece = data.to_float(pick(pick(sources.keywords, rng), rng))
             piece = augment.cut_short(at_unit_level(piece, sources.speeds, rng), rng)
         elif kind < 0.35 or not sources.speech + sources.synthetic:
-            piece = augment.fade(at_unit_level(data.to_float(pick_any(sources.words, rng)), sources.speeds, rng))
+            piece = augment.fade(at_unit_level(data.to_float(pick(sources.words, rng)), sources.speeds, rng))
         else:
             synthetic = sources.synthetic and (kind < 0.6 or not sources.speech)
             piece = pick(sources.synthetic if synthetic else sources.speech, rng)

@@ -10,11 +10,14 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_bytes
 from test_windows import RECIPE
 
 from training import checkpoint
 from training import recipe as recipes
 from training import train as training
+from training.crnn import CRNN
 
 COMMAND = [sys.executable, "-m", "training.train"]
 
@@ -218,3 +221,18 @@ def test_broken_checkpoint_is_one_line(whole, tmp_path, damage):
     with pytest.raises(checkpoint.CheckpointError) as error:
         checkpoint.load(tmp_path)
     assert "\n" not in str(error.value) and "model.safetensors" in str(error.value)
+
+
+def test_what_validation_chose_is_kept_and_a_recipe_that_says_it_is_kept_to(tmp_path):
+    """Older checkpoints do not name the hops that they average over: theirs are the recipe's, or one."""
+    fixed = RECIPE.replace("[model]", "[model]\nsmoothing = 6")
+    weights = CRNN(recipes.parse(RECIPE).size).state_dict()
+    for name, text, chosen in (("open", RECIPE, 4), ("fixed", fixed, 6)):
+        checkpoint.save(tmp_path / name, weights, text, 0, ["happy"], [0.5], 12, chosen)
+        assert checkpoint.load(tmp_path / name)[0].size.smoothing == chosen
+    for name, expected in (("open", 1), ("fixed", 6)):
+        path = tmp_path / name / "model.safetensors"
+        with safe_open(path, framework="pt") as file:
+            metadata = {key: value for key, value in file.metadata().items() if key != "smoothing"}
+        path.write_bytes(to_bytes(weights, metadata))
+        assert checkpoint.load(path)[0].size.smoothing == expected

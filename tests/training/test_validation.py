@@ -37,7 +37,7 @@ def test_an_average_afterwards_is_what_the_model_itself_averages(hops):
     torch.manual_seed(0)
     model = CRNN(Size(channels=2, hidden=6, layers=1, keywords=2, window=4)).eval()
     frames = 20 * torch.rand(3, 20 * 8, 40)
-    afterwards = validation.averaged(validation.stream(model, frames), hops)
+    afterwards = validation.running_mean(validation.stream(model, frames), hops)
     model.size = replace(model.size, smoothing=hops)
     itself = log_odds(model.classify(frames, model.zero_state(3))[0].logits)
     torch.testing.assert_close(afterwards, itself, atol=1e-5, rtol=1e-4)

@@ -59,7 +59,7 @@ def test_keyword_is_where_the_targets_say(corpus):
     sources = windows.read(windows.find(corpus, recipe.parse(RECIPE)), recipe.parse(RECIPE).data)
     rng = np.random.default_rng(5)
     for _ in range(20):
-        word, start, end = windows.keyword_clip(sources.keywords[0][0], sources.speeds, rng, 40_000)
+        word, start, end = windows.keyword_clip(data.to_float(sources.keywords[0][0]), sources.speeds, rng, 40_000)
         levels = data.frame_levels(word)
         loud = np.flatnonzero(levels > levels.max() / 10)
         assert start - 640 <= loud[0] * 320 and (loud[-1] + 1) * 320 <= end + 640
@@ -82,7 +82,7 @@ def test_levels_and_speeds_are_the_recipes(corpus, monkeypatch):
 
 
 def powers(audio: np.ndarray) -> dict[str, float]:
-    """Of the words of the corpus, which are tones: highest over 20 ms, from "bed" of the highest voice down."""
+    """Of two words of the corpus, which are tones: the highest in 20 ms, whoever says it."""
     spans = np.square(np.abs(np.fft.rfft(audio[: len(audio) // 320 * 320].reshape(-1, 320))))  # bins of 50 Hz
     return {"happy": spans[:, 9:12].sum(1).max(), "bed": spans[:, 28:35].sum(1).max()}
 
@@ -90,7 +90,7 @@ def powers(audio: np.ndarray) -> dict[str, float]:
 def test_near_misses_are_half_a_keyword_and_half_something_else(corpus):
     plain = recipe.parse(RECIPE)
     sources = windows.read(windows.find(corpus, plain), plain.data)
-    sources = replace(sources, words=sources.words[:1])  # "bed"
+    sources = replace(sources, words=sources.words[:6])  # "bed"
     for seed in range(20):
         piece = windows.nearly(sources, np.random.default_rng(seed))
         heard = powers(piece)
