@@ -6,7 +6,7 @@ import onnx
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.crnn import CRNN, n_parameters
+from training.crnn import CRNN, n_parameters, networks
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE
 
 SEEDS_HOPS = 25  # of the two seconds of audio for which the seed projects count
@@ -31,8 +31,8 @@ def as_the_seeds_count(model: CRNN) -> int:
     size = model.size
     gates = 13 * size.hidden * size.layers  # a GRU layer adds six biases and does seven things more for each unit
     biases = size.channels * size.bands * size.mix[1] + (size.columns if size.mix[0] else 0)  # one for each output
-    once = (SEEDS_HOPS - 1) * model.classifier.weight.numel()
-    return multiplications(model, SEEDS_HOPS) + SEEDS_HOPS * (gates + biases) - once
+    once = (SEEDS_HOPS - 1) * networks(model)[0].classifier.weight.numel()
+    return multiplications(model, SEEDS_HOPS) + size.members * (SEEDS_HOPS * (gates + biases) - once)
 
 
 def weight_bytes(model: CRNN, bundle: Path, file: str) -> int:

@@ -34,7 +34,7 @@ from runtime.engine import BundleError, Engine
 from training import data, metrics
 from training import recipe as recipes
 from training.checkpoint import write_atomically
-from training.crnn import CRNN, n_parameters
+from training.crnn import n_parameters, new_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
@@ -330,7 +330,7 @@ def rows(options: Options, wanted: list[Training]) -> dict[Key, tuple[Row, Clips
     found = {}
     for training, form in took:
         recipe = options.recipe(training, first)
-        model = CRNN(recipe.size)
+        model = new_model(recipe.size)
         models = [options.model(training, seed, form) for seed in options.seeds]
         kept = [json.loads(evaluation_of(options, path).read_text()) for path in models]
         clips = Clips(

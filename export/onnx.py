@@ -64,7 +64,7 @@ def metadata(detector: Detector) -> dict[str, str]:
 
 
 def name_nodes(proto: onnx.ModelProto) -> None:
-    """Call every node after the module of the step that it comes from: `cells.0.of_input/Gemm`."""
+    """Call every node after the module of the step that it comes from: `members.0.cells.0.of_input/Gemm`."""
     used: dict[str, int] = {}
     for node in proto.graph.node:
         scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
@@ -75,7 +75,7 @@ def name_nodes(proto: onnx.ModelProto) -> None:
 
 
 def scope_of(scopes: str) -> str:
-    """`"['', 'cells.0', 'cells.0.of_input', 'addmm']"` → `cells.0.of_input`; the last item is the operation."""
+    """`"['', 'members.0', 'members.0.attend', 'addmm']"` → `members.0.attend`; the last item is the operation."""
     items: list[str] = json.loads(scopes.replace("'", '"'))
     return items[-2] if len(items) > 1 else ""
 

@@ -10,6 +10,7 @@ VNNI, and what dynamic quantization makes of activations is unsigned), and stati
 
 import logging
 import math
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,14 +35,15 @@ from export.step import Cell, FusedCell, Step
 from export.verify import one_thread_session
 
 FRONT_END = "front_end/"
-CONVOLUTIONS, RING = ("conv/Conv", "conv/Conv_2"), "MatMul"  # not every model has the second
+RING = "MatMul"  # the sum over the ring is the only one, besides the front end's: all others are Gemm
+PART = re.compile(r"members\.\d+\.(?:cells\.(?P<layer>\d+)\.)?(?P<module>\w+)/")  # of a node's name
 
 
 @dataclass(frozen=True)
 class Candidate:
     method: str  # float, dynamic or static
     cell: type[Cell] | type[FusedCell] = Cell  # how a GRU layer is written
-    left_float: tuple[str, ...] = (RING,)  # nodes, besides the front end
+    left_float: tuple[str, ...] = (RING,)  # operations, besides the front end
     kind: QuantType = QuantType.QUInt8  # of weights, and of activations where they are static
     trained: bool = False  # ranges of a quantization-aware training instead of calibrated ones
 
@@ -50,10 +52,10 @@ CANDIDATES = {
     "float": Candidate("float"),
     "float, fused GRU": Candidate("float", FusedCell),
     "dynamic": Candidate("dynamic"),
-    "dynamic, convolution float": Candidate("dynamic", left_float=(RING, *CONVOLUTIONS)),
+    "dynamic, convolution float": Candidate("dynamic", left_float=(RING, "Conv")),
     "dynamic, fused GRU": Candidate("dynamic", FusedCell),
     "static": Candidate("static"),
-    "static, convolution float": Candidate("static", left_float=(RING, *CONVOLUTIONS)),
+    "static, convolution float": Candidate("static", left_float=(RING, "Conv")),
     "static, ring too": Candidate("static", left_float=(), kind=QuantType.QInt8),
     "static, fused GRU": Candidate("static", FusedCell),
     "static, signed": Candidate("static", kind=QuantType.QInt8),
@@ -90,8 +92,8 @@ def write_sources(detector: Detector, folder: Path, cells: tuple[type, ...] = (C
 def quantize(source: Path, detector: Detector, path: Path, candidate: Candidate, ranges: Ranges) -> None:
     """Float `source` → int8 `path`. The quantizer's own preprocessing is left out: it would fold the DFT basis."""
     graph = onnx.load(source).graph
-    front_end = [node.name for node in graph.node if node.name.startswith(FRONT_END)]
-    left_float = [*front_end, *candidate.left_float]
+    apart = candidate.left_float
+    left_float = [node.name for node in graph.node if node.name.startswith(FRONT_END) or node.op_type in apart]
     with quiet_quantizer(), tempfile.TemporaryDirectory() as scratch:
         quantized = Path(scratch) / "model.onnx"
         if candidate.method == "dynamic":
@@ -126,22 +128,23 @@ def quantize(source: Path, detector: Detector, path: Path, candidate: Candidate,
 
 
 def activations(graph: onnx.GraphProto) -> dict[str, str]:
-    """What is quantized in a float graph besides weights: name of the tensor → name of its range."""
-    last = sum(value.name.startswith("hidden_") for value in graph.input) - 1
-    convolutions = [node.name for node in graph.node if node.name in CONVOLUTIONS]
+    """What is quantized in a float graph besides weights: name of the tensor → name of its range, which the members of
+    an ensemble share."""
+    parts = {node.name: part for node in graph.node if (part := PART.match(node.name))}
+    last = max(int(part["layer"] or 0) for part in parts.values())
     followers = {node.input[0]: node for node in graph.node if node.op_type == "Relu"}
     found: dict[str, str] = {}
     for node in graph.node:
-        module = node.name.split("/")[0]
-        layer = int(module.split(".")[1]) if module.startswith("cells.") else 0
-        if node.name in CONVOLUTIONS:
+        part = parts.get(node.name)
+        module, layer = (part["module"], int(part["layer"] or 0)) if part else ("", 0)
+        if node.op_type == "Conv":
             after = followers.get(node.output[0], node)  # rectified, if it is: the quantizer makes one of the two
-            said = "columns" if node.name == convolutions[-1] else "heard"
-            found[node.input[0]] = "frames" if node.name == convolutions[0] else "heard"
-            found |= {node.output[0]: said, after.output[0]: said}
-        elif module.endswith(".of_input"):
+            read = found.get(node.input[0], "frames")  # the second convolution reads what the first one said
+            said = "heard" if read == "frames" and after is not node else "columns"
+            found |= {node.input[0]: read, node.output[0]: said, after.output[0]: said}
+        elif module == "of_input":
             found[node.input[0]] = f"hidden_{layer - 1}" if layer else "columns"
-        elif module.endswith(".of_hidden"):
+        elif module == "of_hidden":
             found[node.input[0]] = f"hidden_{layer}"
         elif module in ("attend", "votes"):
             found[node.input[0]] = f"hidden_{last}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.front_end import FrontEnd
-from training.crnn import CRNN, EMPTY, Size, log_odds
+from training.crnn import CRNN, EMPTY, Size, log_odds, networks
 from training.features import N_MELS, TAIL
 
 
@@ -30,13 +30,7 @@ class Step(nn.Module):
         self.size = model.size
         self.state_shapes = state_shapes(model.size)
         self.front_end = FrontEnd(model.size)
-        self.conv = convolutions(model)
-        self.cells = nn.ModuleList((cell or Cell)(model.gru, layer) for layer in range(model.size.layers))
-        first, _, second = model.attention.energy
-        assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
-        self.attend = affine(first.weight, first.bias)
-        self.energy = affine(second.weight, torch.zeros(1))  # softmax does not see a constant: no bias
-        self.votes = folded_classifier(model)
+        self.members = nn.ModuleList(Member(network, cell or Cell) for network in networks(model))
         self.register_buffer("windows", windows_of(model.size))
         self.eval().requires_grad_(False)
 
@@ -53,17 +47,21 @@ class Step(nn.Module):
         if "context" in before:
             frames = torch.cat([before["context"], frames], dim=0)
             _, after["context"] = frames.split([self.size.hop_frames, self.size.context])
-        hidden = self.conv(frames)
-        for layer, cell in enumerate(self.cells):
-            hidden = after[f"hidden_{layer}"] = cell(hidden, before[f"hidden_{layer}"])
-        weight = self.energy(torch.tanh(self.attend(hidden))).exp()
-        votes = weight * self.votes(hidden)  # (1, 1 + keywords): the weight, then the weighted log-odds
+        frames, heard = frames.reshape(1, 1, *frames.shape), []
+        for first, member in enumerate(self.members):
+            names = [f"hidden_{first * self.size.layers + layer}" for layer in range(self.size.layers)]
+            said, *hidden = member(frames, *(before[name] for name in names))
+            heard.append(said)
+            after |= zip(names, hidden, strict=True)
+        votes = torch.cat(heard, dim=1) if self.size.members > 1 else heard[0]
         if "ring" in before:
             ring = torch.cat([before["ring"], votes], dim=0)
             _, after["ring"] = ring.split([1, self.size.ring])
             votes = self.windows @ ring
+        if self.size.members > 1:
+            votes = votes.reshape(-1, 1 + self.size.keywords)
         total, odds = votes.split([1, self.size.keywords], dim=1)
-        if self.size.smoothing > 1:  # of those of the last hops that there were: dividing makes their weights 1
+        if self.size.members * self.size.averaged > 1:  # of members and of hops; dividing makes their weights 1, or 0
             said = (votes / total.clamp(min=EMPTY)).sum(dim=0, keepdim=True)
             total, odds = said.split([1, self.size.keywords], dim=1)
         return torch.sigmoid(odds / total), *(after[name] for name in self.state_shapes)
@@ -71,6 +69,30 @@ class Step(nn.Module):
     def zeros(self) -> list[Tensor]:
         """The states of a stream that has heard nothing."""
         return [torch.zeros(shape) for shape in self.state_shapes.values()]
+
+
+class Member(nn.Module):
+    """A network of the model, without what it shares with others: the front end, and the sums over hops."""
+
+    def __init__(self, network: CRNN, cell: type["Cell"] | type["FusedCell"]):
+        super().__init__()
+        self.conv = convolutions(network)
+        self.cells = nn.ModuleList(cell(network.gru, layer) for layer in range(network.size.layers))
+        first, _, second = network.attention.energy
+        assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
+        self.attend = affine(first.weight, first.bias)
+        self.energy = affine(second.weight, torch.zeros(1))  # softmax does not see a constant: no bias
+        self.votes = folded_classifier(network)
+
+    def forward(self, frames: Tensor, *hidden: Tensor) -> tuple[Tensor, ...]:
+        """frames: (1, 1, kernel's frames, 40); hidden: of each layer (1, units) → what the hop says, (1, 1 + keywords):
+        the attention's weight, then the weighted log-odds; and the next hidden ones."""
+        x, after = self.conv(frames), []
+        for cell, before in zip(self.cells, hidden, strict=True):
+            x = cell(x, before)
+            after.append(x)
+        weight = self.energy(torch.tanh(self.attend(x))).exp()
+        return weight * self.votes(x), *after
 
 
 class Cell(nn.Module):
@@ -146,8 +168,7 @@ class Convolutions(nn.Module):
             self.register_buffer("mix_bias", mix.bias.detach().clone())
 
     def forward(self, frames: Tensor) -> Tensor:
-        """frames: (kernel's frames, 40) → (1, columns), channel by channel."""
-        frames = frames.reshape(1, 1, *frames.shape)
+        """frames: (1, 1, kernel's frames, 40) → (1, columns), channel by channel."""
         heard = functional.conv2d(frames, self.weight, self.bias, stride=self.stride)
         if self.mixes:
             heard = functional.relu(heard)
@@ -186,9 +207,9 @@ def state_shapes(size: Size) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"tail": (1, TAIL)}
     if size.context:
         shapes["context"] = (size.context, N_MELS)
-    shapes |= {f"hidden_{layer}": (1, size.hidden) for layer in range(size.layers)}
+    shapes |= {f"hidden_{layer}": (1, size.hidden) for layer in range(size.members * size.layers)}
     if size.ring:
-        shapes["ring"] = (size.ring, 1 + size.keywords)
+        shapes["ring"] = (size.ring, size.members * (1 + size.keywords))
     return shapes
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from training import recipe as recipes
-from training.crnn import CRNN
+from training.crnn import CRNN, new_model
 
 VERSION = "1"
 RANGES = "ranges."
@@ -63,7 +63,7 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
             ranges,
         )
         smoothing = int(metadata.get("smoothing", recipe.size.averaged))  # older ones have the recipe's
-        model = CRNN(replace(recipe.size, smoothing=smoothing), recipe.train.dropout)
+        model = new_model(replace(recipe.size, smoothing=smoothing), recipe.train.dropout)
         model.load_state_dict(tensors)
     except (KeyError, ValueError, TypeError, RuntimeError, recipes.RecipeError) as error:
         reason = " ".join(str(error).split())

@@ -15,7 +15,7 @@ needs no maximum subtracted when the energies are bounded, as v·tanh(…) is: a
 a weight of zero.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -41,6 +41,7 @@ class Size:
     window: int = 16  # hops that the attention sees: 16 × 80 ms = 1.28 s
     smoothing: int = 1  # hops whose log-odds are averaged when listening: what only sounds like a keyword is shorter;
     # 0, which recipes have by default: as many as validation prefers (one until that has chosen)
+    members: int = 1  # networks of this size that hear the same and whose log-odds are averaged: see Ensemble
     keywords: int = 1
     centre: float = 12.0  # the convolution reads (frames - centre) / scale
     scale: float = 6.0
@@ -83,8 +84,8 @@ class State(NamedTuple):
 
     tail: Tensor  # (batch, 240) audio
     context: Tensor  # (batch, context, 40) log-mel frames above the floor
-    hidden: Tensor  # (layers, batch, hidden) of the GRU
-    ring: Tensor  # (batch, size.ring, 1 + classes): attention weight, then weight × class values, of each hop
+    hidden: Tensor  # (members · layers, batch, hidden) of the GRU
+    ring: Tensor  # (batch, size.ring, members · (1 + classes)): attention weight, weight × class values, of each hop
 
 
 class Attention(nn.Module):
@@ -130,12 +131,12 @@ class CRNN(nn.Module):
         self.classifier = nn.Linear(size.hidden, 1 + size.keywords)
 
     def zero_state(self, batch: int = 1) -> State:
-        size, like = self.size, self.classifier.weight
+        size, like = self.size, next(self.parameters())
         return State(
             like.new_zeros(batch, TAIL),
             like.new_zeros(batch, size.context, N_MELS),
-            like.new_zeros(size.layers, batch, size.hidden),
-            like.new_zeros(batch, size.ring, 2 + size.keywords),
+            like.new_zeros(size.members * size.layers, batch, size.hidden),
+            like.new_zeros(batch, size.ring, size.members * (2 + size.keywords)),
         )
 
     def forward(self, audio: Tensor, state: State) -> tuple[Output, State]:
@@ -194,6 +195,53 @@ class CRNN(nn.Module):
         return hidden @ self.classifier.weight.T
 
 
+class Ensemble(CRNN):
+    """Several networks of one size, begun with different weights, that hear the same frames. Each errs in its own way,
+    their mean much less (Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation using
+    Deep Ensembles"): what one of them takes for the keyword in hours of talk, the others do not."""
+
+    def __init__(self, size: Size, dropout: float = 0.1, normalised: bool = False):
+        nn.Module.__init__(self)
+        self.features = LogMel()
+        alone = replace(size, members=1)
+        self.members = nn.ModuleList(CRNN(alone, dropout, normalised) for _ in range(size.members))
+
+    @property
+    def size(self) -> Size:
+        return replace(self.networks[0].size, members=len(self.members))
+
+    @size.setter
+    def size(self, size: Size) -> None:
+        for member in self.networks:
+            member.size = replace(size, members=1)
+
+    @property
+    def networks(self) -> list[CRNN]:
+        return [member for member in self.members if isinstance(member, CRNN)]
+
+    def classify(self, frames: Tensor, state: State) -> tuple[Output, tuple[Tensor, Tensor, Tensor]]:
+        """Of each member alone while they are trained, one member's batch after the other's; else their mean."""
+        n, said, after = len(self.members), [], []
+        for member, hidden, ring in zip(self.networks, state.hidden.chunk(n), state.ring.chunk(n, dim=2), strict=True):
+            output, states = member.classify(frames, State(state.tail, state.context, hidden, ring))
+            said.append(output)
+            after.append(states)
+        parts = [torch.stack(tensors) for tensors in zip(*said, strict=True)]
+        contexts, hiddens, rings = zip(*after, strict=True)
+        output = Output(*(part.flatten(0, 1) if self.training else part.mean(0) for part in parts))
+        return output, (contexts[0], torch.cat(hiddens), torch.cat(rings, dim=2))
+
+
+def networks(model: CRNN) -> list[CRNN]:
+    """Of an ensemble its members, else the model itself."""
+    return model.networks if isinstance(model, Ensemble) else [model]
+
+
+def new_model(size: Size, dropout: float = 0.1, normalised: bool = False) -> CRNN:
+    """A network of that size, or as many of them as it has members, with random weights."""
+    return (Ensemble if size.members > 1 else CRNN)(size, dropout, normalised)
+
+
 def rectified(channels: int, normalised: bool) -> nn.Sequential:
     """What follows a convolution if another does."""
     return nn.Sequential(nn.BatchNorm2d(channels) if normalised else nn.Identity(), nn.ReLU())
@@ -204,6 +252,10 @@ def folded(model: CRNN) -> CRNN:
 
     model: in `eval` mode.
     """
+    if isinstance(model, Ensemble):
+        whole = Ensemble(model.size).eval()
+        whole.members = nn.ModuleList(map(folded, model.networks))
+        return whole
     plain, layers = CRNN(model.size).eval(), list(model.conv)
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("conv.")}
     for place, layer in enumerate(layers):

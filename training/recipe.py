@@ -122,6 +122,12 @@ def assemble(tables: dict[str, Any]) -> Recipe:
     )
     if recipe.model.mix[1] > 1 and not recipe.model.mix[0]:
         raise RecipeError("model.mix: several steps in a hop need columns to be mixed to, as [4, 2]")
+    if recipe.model.members > 1 and (recipe.size != recipe.model or recipe.train.quantized_epochs):
+        raise RecipeError(
+            "model.members: an ensemble is neither pruned nor trained for int8; leave prune and train.quantized_epochs out"
+        )
+    if recipe.model.members < 1:
+        raise RecipeError("model.members must be at least 1")
     for name, least in (("speeds", 0.1), ("levels", -100.0)):
         ends = getattr(recipe.data, name)
         if not (len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends) and least <= ends[0] <= ends[1]):

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from training import checkpoint, data, processes, prune, validation, windows
 from training import recipe as recipes
-from training.crnn import CRNN, Size, State, folded, log_odds, n_parameters
+from training.crnn import CRNN, Size, State, folded, log_odds, n_parameters, networks, new_model
 from training.distill import Taught, attention_loss, distillation_loss, teach
 from training.losses import streaming_loss
 from training.quantized import QuantizedCRNN
@@ -76,7 +76,9 @@ class Trainer:
     def start_with(self, size: Size) -> None:
         train = self.recipe.train
         normalised = self.recipe.size == self.recipe.model  # what is pruned must be zero, whatever follows it
-        self.model = CRNN(size, train.dropout, normalised) if self.kind is CRNN else self.kind(size, train.dropout)
+        self.model = (
+            new_model(size, train.dropout, normalised) if self.kind is CRNN else self.kind(size, train.dropout)
+        )
         self.average = copy.deepcopy(self.model).eval()  # stays on the CPU
         self.model.to(processes.device())
         self.classify = processes.together(self.model)
@@ -123,6 +125,11 @@ class Trainer:
             self.shrink()
         self.model.train()
         state, total = self.model.zero_state(train.batch // processes.count()), 0.0
+        members = self.model.size.members
+
+        def repeated(tensor: Tensor) -> Tensor:
+            return torch.cat([tensor] * members)
+
         title, silent = f"epoch {self.epoch + 1}/{train.epochs}", processes.rank() > 0
         bar = tqdm(range(steps), desc=title, unit="step", leave=False, disable=silent)
         for step in bar:
@@ -134,18 +141,20 @@ class Trainer:
                 group["lr"] = rate
             state = start_some_fresh(state, fresh)
             output, (context, hidden, ring) = self.classify(frames, state)
-            odds = log_odds(output.logits).transpose(1, 2)
-            loss = streaming_loss(odds, output.energies, targets)
+            odds = log_odds(output.logits).transpose(1, 2)  # of each member, one member's batch after the other's
+            loss = streaming_loss(odds, output.energies, repeated(targets))
             if taught is not None:
-                said, looked = (tensor[indices[mine]].to(device) for tensor in taught)
+                said, looked = (repeated(tensor[indices[mine]].to(device)) for tensor in taught)
                 loss = loss + distill.weight * distillation_loss(odds, said, distill.temperature)
                 if distill.attention:
                     loss = loss + distill.attention * attention_loss(output.energies, looked, self.model.size.window)
-            loudest = odds.detach().masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
+            heard = odds.detach().unflatten(0, (members, -1)).mean(0)
+            loudest = heard.masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
             self.alarm[indices] = processes.gather(loudest).cpu()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
+            for network in networks(self.model):  # the loss is the members' mean
+                torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0 / members)
             self.optimizer.step()
             if self.model.size != self.recipe.size:
                 done = (self.epoch * steps + step + 1) / (self.recipe.wide_epochs * steps)
@@ -285,7 +294,7 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
     clips, spoken = dataset.clips, sum(dataset.clips.keywords, [])
     speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})
     processes.say(
-        f"{folder}: {n_parameters(CRNN(trainer.model.size))} parameters, {recipe.train.epochs} epochs; "
+        f"{folder}: {n_parameters(new_model(trainer.model.size))} parameters, {recipe.train.epochs} epochs; "
         f"{len(spoken)} keyword clips by {speakers} speakers, {len(clips.words)} of other words, "
         f"{len(clips.speech + clips.packages)} recordings of speech, {len(clips.synthetic)} "
         f"synthesised, {len(clips.noise)} noises"

@@ -6,7 +6,7 @@ import torch
 
 from export.detector import Detector
 from training import checkpoint
-from training.crnn import CRNN, Size
+from training.crnn import CRNN, Size, new_model
 
 RECIPE = """
 [data]
@@ -20,7 +20,7 @@ hidden = 21
 def random_model(size: Size, seed: int = 0) -> CRNN:
     """Weights large enough that scores move."""
     torch.manual_seed(seed)
-    model = CRNN(size).eval()
+    model = new_model(size).eval()
     for name, parameter in model.named_parameters():
         parameter.data *= 1.5 if "weight" in name else 1
     return model.requires_grad_(False)

@@ -25,6 +25,9 @@ SIZES = {
     "second convolution": Size(kernel=(8, 6), stride=(6, 4), mix=(4, 2), hidden=24, layers=1, smoothing=5),
     "wide stride, one layer": Size(kernel=(11, 20), stride=(7, 8), layers=1),
     "three keywords, long window": Size(keywords=3, window=24),
+    "an ensemble": Size(
+        kernel=(8, 6), stride=(6, 4), mix=(4, 2), hidden=16, keywords=2, smoothing=4, members=3
+    ),
     "a ring only to average": Size(hidden=16, keywords=2, window=1, smoothing=3),
     "no ring, other hop, other scale": Size(stride=(2, 4), hidden=16, window=1, centre=20.7, scale=1.0),
 }
@@ -55,6 +58,7 @@ def test_empty_states_are_left_out():
     assert list(state_shapes(SIZES["short kernel, two keywords"])) == ["tail", "hidden_0", "hidden_1", "ring"]
     assert "ring" not in state_shapes(SIZES["no ring, other hop, other scale"])
     assert "hidden_1" not in state_shapes(SIZES["wide stride, one layer"])
+    assert list(state_shapes(SIZES["an ensemble"]))[-2:] == ["hidden_5", "ring"]
 
 
 def test_onnxruntime_folds_the_front_end_when_it_loads(base):

@@ -77,7 +77,7 @@ def test_the_report_is_held_to_the_graph(base):
         assert others and all(
             one.get("mean", math.inf) > taken["mean"] or one["step_us"] > taken["step_us"] for one in others
         )
-    assert "| conv/Conv | int8 |" in report and "| cells.1.of_hidden/Gemm | int8 |" in report
+    assert "| members.0.conv/Conv | int8 |" in report and "| members.0.cells.1.of_hidden/Gemm | int8 |" in report
 
 
 def test_sizes(base, tiny):
@@ -152,7 +152,7 @@ def test_choosing():
     assert choose(found) == "static"  # nearer
     assert choose(found | {"static": trial(mean=5e-4, step_us=130.0)}) == "dynamic"  # much faster
     assert choose(found | {"static": trial(mean=5e-4, misses=0.01)}) == "dynamic"  # misses less
-    nearer = {"dynamic, convolution float": trial(mean=0.0, left_float=["conv/Conv", "MatMul"])}
+    nearer = {"dynamic, convolution float": trial(mean=0.0, left_float=["members.0.conv/Conv", "MatMul"])}
     assert choose(found | nearer) == "static"  # leaves less float
     assert choose({"dynamic": trial(largest=0.2), "static, convolution float": trial()}) == "static, convolution float"
     assert choose({"dynamic": trial(misses=0.03), "static": trial(misses=0.02)}) == "static"

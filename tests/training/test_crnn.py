@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.crnn import CRNN, Size, folded, log_odds, n_parameters
+from training.crnn import CRNN, Size, folded, log_odds, n_parameters, networks, new_model
 
 SEED_KEYS = (
     {f"conv.0.{k}" for k in ("weight", "bias")}
@@ -19,6 +19,7 @@ SIZES = [
     Size(channels=3, kernel=(8, 6), stride=(6, 4), mix=(4, 2), hidden=9, layers=1),
     Size(channels=2, kernel=(12, 2), stride=(12, 2), mix=(1, 4), hidden=5, smoothing=3),
     Size(channels=1, hidden=4, layers=1, keywords=2, window=1, smoothing=4),
+    Size(channels=2, kernel=(8, 6), stride=(6, 4), mix=(3, 2), hidden=5, members=3, keywords=2, smoothing=2),
 ]
 
 
@@ -41,7 +42,7 @@ def test_state_dict_has_the_seeds_names():
 @pytest.mark.parametrize("size", SIZES)
 def test_pieces_of_any_length_make_the_whole(size):
     torch.manual_seed(0)
-    model = CRNN(size).eval()
+    model = new_model(size).eval()
     audio = torch.randn(2, 30 * size.hop_samples) * 0.05
     with torch.no_grad():
         whole, end = model(audio, model.zero_state(2))
@@ -58,17 +59,39 @@ def test_pieces_of_any_length_make_the_whole(size):
 @pytest.mark.parametrize("size", SIZES)
 def test_folded_says_the_same(size):
     torch.manual_seed(0)
-    model = CRNN(size, normalised=True)
+    model = new_model(size, normalised=True)
     frames = torch.rand(4, 12 * size.hop_frames, 40) * 20
     for _ in range(20):  # so that means and scales are not those of the start
         model.classify(frames + torch.rand_like(frames), model.zero_state(4))
     with torch.no_grad():
-        for parameter in model.conv.parameters():
-            parameter.add_(torch.rand_like(parameter) * 0.2)
+        for network in networks(model):
+            for parameter in network.conv.parameters():
+                parameter.add_(torch.rand_like(parameter) * 0.2)
         model.eval()
         wanted, plain = model.classify(frames, model.zero_state(4))[0], folded(model)
         torch.testing.assert_close(plain.classify(frames, plain.zero_state(4))[0].logits, wanted.logits)
-    assert set(plain.state_dict()) == set(CRNN(size).state_dict()) and not plain.training
+    assert set(plain.state_dict()) == set(new_model(size).state_dict()) and not plain.training
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_learns_of_each_alone():
+    torch.manual_seed(0)
+    size = Size(channels=2, hidden=5, members=3, keywords=2, smoothing=3)
+    model = new_model(size, dropout=0.0)
+    frames = torch.rand(4, 10 * size.hop_frames, 40) * 20
+    with torch.no_grad():
+        model.eval()
+        alone = [one.classify(frames, one.zero_state(4))[0] for one in networks(model)]
+        together = model.classify(frames, model.zero_state(4))[0]
+        torch.testing.assert_close(together.logits, torch.stack([one.logits for one in alone]).mean(0))
+        assert (alone[0].logits - alone[1].logits).abs().max() > 0.01
+        model.size = replace(size, smoothing=1)
+        assert model.size.smoothing == 1 and model.size.members == 3 and len(networks(model)) == 3
+        model.train()
+        each = model.classify(frames, model.zero_state(4))[0]
+        networks(model)[2].train()
+        last = networks(model)[2].classify(frames, networks(model)[2].zero_state(4))[0]
+    assert each.logits.shape == (12, 10, 3) and each.energies.shape == (12, 10)
+    torch.testing.assert_close(each.logits[8:], last.logits)
 
 
 def test_attention_is_a_softmax_over_the_last_hops_that_were_heard():

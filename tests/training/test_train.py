@@ -17,7 +17,7 @@ from test_windows import RECIPE
 from training import checkpoint
 from training import recipe as recipes
 from training import train as training
-from training.crnn import CRNN
+from training.crnn import CRNN, networks
 
 COMMAND = [sys.executable, "-m", "training.train"]
 
@@ -96,6 +96,25 @@ def test_a_student_trains_its_teachers_first(folder, corpus, whole):
     assert checkpoint.load(folder / "runs" / "happy-teacher-s3")[1].recipe.train.seed == 3
     assert len(rows(folder / "student")) == 1
     assert float(rows(folder / "student")[0]["loss"]) > float(rows(whole)[0]["loss"])  # there is more to pay for
+
+
+def test_an_ensemble_learns_what_its_members_would_alone_and_goes_on_after_an_interruption(folder, corpus):
+    text = RECIPE.replace("hidden = 6", "hidden = 6\nmembers = 2")
+    done = train(folder, corpus, "ensemble", text)
+    assert done.returncode == 0, done.stderr
+    model, info = checkpoint.load(folder / "ensemble")
+    one, two = (network.state_dict() for network in networks(model))
+    assert info.recipe.model.members == 2 and any(not torch.equal(one[name], two[name]) for name in one)
+    (folder / "pieces.toml").write_text(text)
+    assert interrupted(folder, corpus, "pieces", folder / "pieces").returncode == 130
+    assert train(folder, corpus, "pieces", text).returncode == 0
+    other = checkpoint.load(folder / "pieces")[0].state_dict()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in model.state_dict().items())
+    student = RECIPE.replace("epochs = 2", "epochs = 1") + '[distill]\nteachers = ["pieces.toml"]\nseeds = [0]\n'
+    (folder / "runs").mkdir(exist_ok=True)
+    (folder / "pieces").rename(folder / "runs" / "happy-pieces-s0")
+    done = train(folder, corpus, "taught-by-two", student)
+    assert done.returncode == 0 and "pieces: all 2 epochs" in done.stdout.replace("happy-pieces-s0", "pieces")
 
 
 PRUNED = RECIPE.replace("epochs = 2", "epochs = 3") + """
