@@ -24,6 +24,7 @@ SHORT = {"train": {"epochs": 12, "pool": 32_768, "quantized_epochs": 0}}
 CHANGES: dict[str, dict[str, dict]] = {
     "everything": {},
     "no splices": {"data": {"splices": 0.0}},
+    "no pause before the word": {"data": {"pauses": 0.0}},
     "no synthesised near-misses": {"data": {"synthetic": 0}},
     "no speech from packages": {"data": {"packages": []}},
     "no rooms": {"data": {"rooms": 0}},

@@ -29,6 +29,7 @@ class Data:
     speeds: tuple[float, float] = (0.85, 1.18)  # lowest and highest, of six recordings in ten; pitch goes with it
     levels: tuple[float, float] = (-66.0, 4.0)  # dB of full scale that speech has, its loudest clipped
     splices: float = 0.3  # share of keywords begun by one recording and ended by another; and near-misses made so
+    pauses: float = 0.75  # share of keywords before which the talker pauses, as one does who calls something by name
     continuous: tuple[str, ...] = ("continuous",)  # to choose epoch and threshold; never trained on
     false_accepts_per_hour: float = 1.5  # what the threshold may cost there
 
@@ -124,7 +125,7 @@ def assemble(tables: dict[str, Any]) -> Recipe:
         raise RecipeError("model.mix: several steps in a hop need columns to be mixed to, as [4, 2]")
     if recipe.model.members > 1 and (recipe.size != recipe.model or recipe.train.quantized_epochs):
         raise RecipeError(
-            "model.members: an ensemble is neither pruned nor trained for int8; leave prune and train.quantized_epochs out"
+            "model.members: an ensemble is neither pruned nor trained for int8: leave out prune, train.quantized_epochs"
         )
     if recipe.model.members < 1:
         raise RecipeError("model.members must be at least 1")

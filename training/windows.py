@@ -25,7 +25,7 @@ from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Data, Recipe, Schedule
 
-VERSION = 8  # raise it when windows come out differently: what is kept of older ones is then left alone
+VERSION = 9  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
 Item = TypeVar("Item")
 NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
@@ -45,6 +45,7 @@ class Sources:
     speeds: tuple[float, float]
     levels: tuple[float, float]
     splices: float
+    pauses: float
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def read(clips: Clips, how: Data) -> Sources:
         how.speeds,
         how.levels,
         how.splices,
+        how.pauses,
     )
 
 
@@ -105,7 +107,8 @@ class Windows:
         clips, pool = find(base, recipe), recipe.train.pool
         self.clips = clips
         how = recipe.data
-        kind = [VERSION, self.hops, self.size.hop_samples, how.keywords, how.rooms, how.speeds, how.levels, how.splices]
+        made = [how.keywords, how.rooms, how.speeds, how.levels, how.splices, how.pauses]
+        kind = [VERSION, self.hops, self.size.hop_samples, *made]
         names = [c.path.as_posix() for cs in (*clips.keywords, *list(vars(clips).values())[1:]) for c in cs]
         name = hashlib.sha256(json.dumps([kind, names]).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
@@ -219,6 +222,8 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
         word, start, end = keyword_clip(clip, sources.speeds, rng, n)
         at = int(rng.integers(0, max(1, min(n - len(word), n - end - int(0.32 * SAMPLE_RATE)))))
         before = filler(sources, at, rng)
+        if rng.random() < sources.pauses:
+            silence_end(before, int(rng.uniform(0.15, 0.8) * SAMPLE_RATE))
         after = filler(sources, n - at - len(word), rng)
         speech, start, end = np.concatenate([before, word, after]), start + at, end + at
     else:
@@ -311,6 +316,14 @@ def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
     track = np.concatenate(pieces)
     at = int(rng.integers(0, len(track) - n + 1))
     return track[at : at + n]
+
+
+def silence_end(audio: np.ndarray, samples: int) -> None:
+    """Nothing is said in the last so many samples; 5 ms of fade before them."""
+    end, fade = max(0, len(audio) - samples), 80
+    audio[end:] = 0
+    if end > fade:
+        audio[end - fade : end] *= np.linspace(1, 0, fade, dtype=np.float32)
 
 
 def background(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -111,6 +111,28 @@ def test_as_many_keywords_are_spliced_as_the_recipe_says(corpus, monkeypatch, sh
     assert (0 in called) == (share > 0)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_as_many_keywords_come_after_a_pause_as_the_recipe_says(corpus, monkeypatch, share):
+    plain = recipe.parse(RECIPE)
+    how = replace(plain.data, pauses=share, levels=(-26.0, -26.0), rooms=0)
+    sources = windows.read(windows.find(corpus, plain), how)
+    monkeypatch.setattr(windows, "background", lambda _, n, rng: np.zeros(n, np.float32))
+    monkeypatch.setattr(windows, "filler", lambda _, n, rng: np.full(n, 0.5, np.float32))
+    made = [windows.compose(sources, 40_000, np.random.default_rng(seed)) for seed in range(30)]
+    said = [(audio, start) for audio, keyword, start, _ in made if keyword is not None and start > 8000]
+    silent = [bool((np.abs(audio[start - 5760 : start - 4960]) < 1e-3).all()) for audio, start in said]
+    assert len(silent) > 5 and (not any(silent) if share == 0 else sum(silent) > len(silent) / 2)
+
+
+def test_a_pause_is_faded_into():
+    audio = np.ones(1000, np.float32)
+    windows.silence_end(audio, 300)
+    assert (audio[:620] == 1).all() and (np.diff(audio[620:700]) < 0).all() and (audio[700:] == 0).all()
+    short = np.ones(200, np.float32)
+    windows.silence_end(short, 300)
+    assert (short == 0).all()
+
+
 def test_mislabelled_clips_are_left_out_unless_wanted(corpus, monkeypatch):
     plain = recipe.parse(RECIPE)
     clips = windows.find(corpus, plain).keywords[0]
