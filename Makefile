@@ -20,18 +20,18 @@ help:
 	@echo "make export                 export every shipped checkpoint into dist/"
 	@echo "make test                   lint, type check, test (EARSHOT_DATA=folder adds the tests on real recordings)"
 	@echo "make test-all               the same with 100 000 fuzzed inputs of each kind, minutes-long faults, the soak"
-	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-small)"
+	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-ensemble)"
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
 	@echo "make table                  every recipe, its control, three seeds: train what is missing, measure, docs/results.md;"
 	@echo "                            RETRAIN=1 from scratch in runs/retrained, QUICK=1 its shape in an hour in runs/quick;"
 	@echo "                            RECIPES=\"base mine\" trains what is missing of these and leaves the other rows"
 	@echo "make ablation               small on a short schedule with one thing changed at a time: docs/ablation.md"
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
-	@echo "make evaluate BUNDLE=dist/happy-small   false accepts, misses, DET; PEERS=1 adds microWakeWord's"
-	@echo "make compare                int8 against float: misses, and drift in an hour (BUNDLE=dist/happy-small)"
+	@echo "make evaluate BUNDLE=dist/happy-ensemble   false accepts, misses, DET; PEERS=1 adds microWakeWord's"
+	@echo "make compare                int8 against float: misses, and drift in an hour (BUNDLE=dist/happy-ensemble)"
 	@echo "make measure                ranges and costs of int8 for every shipped checkpoint, on EARSHOT_DATA"
 	@echo "make test-arm64             listen.py and every score on an emulated arm64, against this machine's"
-	@echo "make demo WAV=file.wav      picture of level, mel and score, events marked (BUNDLE=dist/happy-small)"
+	@echo "make demo WAV=file.wav      picture of level, mel and score, events marked (BUNDLE=dist/happy-ensemble)"
 	@echo "make bench                  CPU, memory and start-up beside torch; PEERS=1 adds pymicro- and pyopen-wakeword"
 	@echo "make deploy PI=user@host    put it on a Raspberry Pi that runs (BUNDLE=… CONFIG=earshot.toml; ROLLBACK=1 goes back)"
 	@echo "make flash IMAGE=os.img.xz DEVICE=/dev/sdb   put it on a card with Raspberry Pi OS Lite; OUT=file.img instead"
@@ -91,7 +91,7 @@ bench: export $(if $(PEERS),.venv-peers/ready)
 	$(PY) edge_demo/bench.py $(MODELS:models/%=dist/%) --plot docs/benchmarks.png \
 	  $(if $(PEERS),--peers .venv-peers/bin/python)
 
-BUNDLES = $(or $(BUNDLE),dist/happy-small)
+BUNDLES = $(or $(BUNDLE),dist/happy-ensemble)
 OPTIONS = $(if $(CONFIG),--config $(CONFIG)) $(BUNDLES)
 
 deploy: export | image-system

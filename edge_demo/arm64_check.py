@@ -1,6 +1,6 @@
 """The device's program on the device's instruction set, on a desk: an arm64 Debian under qemu's user emulation.
 
-    python -m edge_demo.arm64_check dist/happy-small                     # or: make test-arm64
+    python -m edge_demo.arm64_check dist/happy-ensemble                     # or: make test-arm64
 
 installs what runtime/requirements.txt asks for from aarch64 wheels, as a Pi does, runs runtime/listen.py on a WAV file
 there and here, and compares detections and the scores of every hop, for float and int8. Then it counts the

@@ -1,6 +1,6 @@
 """What a bundle costs on this machine, beside torch and beside what one would use instead.
 
-    python edge_demo/bench.py dist/happy-small       # on the device: the runtime's requirements are enough
+    python edge_demo/bench.py dist/happy-ensemble       # on the device: the runtime's requirements are enough
     make bench                                       # all shipped models, torch too
     PEERS=1 make bench                               # pymicro-wakeword and pyopen-wakeword too
 

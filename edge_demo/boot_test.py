@@ -320,8 +320,8 @@ def say(log: IO[str], text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", metavar="IMAGE", type=Path, help="what make image made")
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-small"],
-                        help="(default: dist/happy-small)")
+    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
+                        help="(default: dist/happy-ensemble)")
     parser.add_argument("--cuts", metavar="N", type=int, default=10, help="(default: 10)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the random moments")
     options = parser.parse_args()

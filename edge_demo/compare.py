@@ -1,6 +1,6 @@
 """What int8 costs, on recordings of speakers that nothing was trained on, streamed by the runtime's engine:
 
-    EARSHOT_DATA=~/recordings python -m edge_demo.compare dist/happy-small dist/happy-base
+    EARSHOT_DATA=~/recordings python -m edge_demo.compare dist/happy-ensemble dist/happy-base
 
 - *misses*: all test clips in one long stream, through the float and the int8 model of each bundle; the share of keyword
   clips that each misses where it accepts 0.5 % of the others, and at the bundle's threshold. The interval is of 95 %,

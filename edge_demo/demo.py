@@ -1,7 +1,7 @@
 """Draw what a bundle makes of a recording: level, mel picture, and score over time with the events marked.
 
     make demo WAV=recording.wav
-    python -m edge_demo.demo recording.wav --bundle dist/happy-small --out demo.png
+    python -m edge_demo.demo recording.wav --bundle dist/happy-ensemble --out demo.png
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> int:
         prog="python -m edge_demo.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("wav", help="recording; any rate and channel count")
-    parser.add_argument("--bundle", default="dist/happy-small", help="default: dist/happy-small")
+    parser.add_argument("--bundle", default="dist/happy-ensemble", help="default: dist/happy-ensemble")
     parser.add_argument("--out", type=Path, help="picture to write (default: the recording's name with .png)")
     args = parser.parse_args()
     try:

@@ -1,9 +1,9 @@
 """Put a bundle and all it needs on a Raspberry Pi that runs, over ssh, and start it as a service.
 
-    make deploy PI=anna@kitchen.local                        # with dist/happy-small
-    make deploy PI=anna@kitchen.local BUNDLE="dist/happy-small dist/jarvis-small" CONFIG=earshot.toml
+    make deploy PI=anna@kitchen.local                        # with dist/happy-ensemble
+    make deploy PI=anna@kitchen.local BUNDLE="dist/happy-ensemble dist/jarvis-small" CONFIG=earshot.toml
     make deploy PI=anna@kitchen.local ROLLBACK=1             # what ran before runs again, with its configuration
-    python -m edge_demo.deploy anna@kitchen.local --ssh 'ssh -p 2222' dist/happy-small
+    python -m edge_demo.deploy anna@kitchen.local --ssh 'ssh -p 2222' dist/happy-ensemble
 
 The Pi needs a 64-bit system with Python 3.11 or 3.13 (Raspberry Pi OS Bookworm or Trixie), rsync, and a user with sudo
 and no question for a password, as its first user is; it needs no internet. What is copied is made here, once for each
@@ -134,8 +134,8 @@ def show(pi: Pi) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("host", metavar="USER@HOST")
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-small"],
-                        help="what it listens for (default: dist/happy-small)")
+    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
+                        help="what it listens for (default: dist/happy-ensemble)")
     parser.add_argument("--config", metavar="FILE", type=Path,
                         help="earshot.toml, which replaces the Pi's; without it, that stays as it is")
     parser.add_argument("--rollback", action="store_true", help="run what ran before")

@@ -1,8 +1,8 @@
 """How good a bundle is, streamed hop by hop by the runtime's own engine and detector, as on the device:
 
-    EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-small
-    EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-small dist/happy-base   # side by side
-    EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-small --wanted 0.5      # choose the threshold
+    EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-ensemble
+    EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-ensemble dist/happy-small   # side by side
+    EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-ensemble --wanted 0.5       # choose the threshold
 
 Every figure is of recordings that nothing was trained on: the testing lists, and `continuous/`. What is random is drawn
 from a fixed seed, the same for every bundle. Intervals are of 95 %.

@@ -323,8 +323,8 @@ def unpack(image: Path, out: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-small"],
-                        help="what it listens for (default: dist/happy-small)")
+    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
+                        help="what it listens for (default: dist/happy-ensemble)")
     parser.add_argument("--image", metavar="FILE", type=Path, required=True, help=".img or .img.xz")
     parser.add_argument("--settings", metavar="FILE", type=Path, help="host name, user, Wi-Fi, keyboard")
     parser.add_argument("--config", metavar="FILE", type=Path, help="the device's earshot.toml")

@@ -1,7 +1,7 @@
 """A bootable arm64 Debian that listens: for boards with standard boot (EFI: U-Boot, EDK2), and for `make test-image`.
 
-    make image                                              # dist/image/earshot.img, with dist/happy-small
-    sudo python -m edge_demo.image dist/happy-small --config earshot.toml --out earshot.img
+    make image                                              # dist/image/earshot.img, with dist/happy-ensemble
+    sudo python -m edge_demo.image dist/happy-ensemble --config earshot.toml --out earshot.img
 
 Built from Debian's packages with mmdebstrap, under emulation, which takes its time; what has nothing of Earshot in it
 is kept in dist/image. Write it to a card with `make flash IMAGE=… DEVICE=…`, which adds host
@@ -156,8 +156,8 @@ def _write_firmware(system: Path, image: Path, command_line: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-small"],
-                        help="what it listens for (default: dist/happy-small)")
+    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
+                        help="what it listens for (default: dist/happy-ensemble)")
     parser.add_argument("--config", metavar="FILE", type=Path, help="the device's earshot.toml")
     parser.add_argument("--out", metavar="FILE", type=Path, default=FOLDER / "earshot.img",
                         help="(default: dist/image/earshot.img)")

@@ -1,7 +1,7 @@
 """Days of audio as fast as it goes, through the whole listener: does anything drift, grow or get lost?
 
     make soak                                    # 24 hours of audio
-    python -m edge_demo.soak dist/happy-small --hours 2
+    python -m edge_demo.soak dist/happy-ensemble --hours 2
 
 Feeds listen.py, as a process, an hour's programme again and again: speech (EARSHOT_DATA/continuous, else
 tests/fixtures), noise, silence, minutes of digital zeros, clipped and very quiet audio, drawn anew each hour. Every
@@ -177,7 +177,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edge_demo.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("bundle", nargs="?", default="dist/happy-small", help="default: dist/happy-small")
+    parser.add_argument("bundle", nargs="?", default="dist/happy-ensemble", help="default: dist/happy-ensemble")
     parser.add_argument("--hours", type=int, default=24, help="of audio (default: 24)")
     args = parser.parse_args()
     if args.hours < 1:

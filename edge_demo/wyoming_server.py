@@ -1,7 +1,7 @@
 """A Wyoming wake-word server: Home Assistant and its satellites send audio, this answers when a keyword was said.
 
-    python edge_demo/wyoming_server.py --bundle dist/happy-small                                 # this machine only
-    python edge_demo/wyoming_server.py --bundle dist/happy-small --uri tcp://0.0.0.0:10400       # the whole network
+    python edge_demo/wyoming_server.py --bundle dist/happy-ensemble                                 # this machine only
+    python edge_demo/wyoming_server.py --bundle dist/happy-ensemble --uri tcp://0.0.0.0:10400       # the whole network
 
 Then in Home Assistant: Settings, Devices & services, Add integration, Wyoming Protocol, host and port; and choose the
 keyword in the voice assistant's settings. The protocol knows no password: open it to a network you trust, no further.

@@ -1,6 +1,6 @@
 """Loads and checks a bundle, and runs it hop by hop.
 
-    engine = Engine("dist/happy-small")
+    engine = Engine("dist/happy-ensemble")
     for hop in hops:                 # float32 (1280,), 16 kHz, -1…1
         scores = engine.step(hop)    # float32 (n_keywords,), 0…1
 

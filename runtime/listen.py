@@ -1,8 +1,8 @@
 """Listen for a bundle's keywords and print one JSON line per detection.
 
-python runtime/listen.py dist/happy-small                   # the microphone
-python runtime/listen.py dist/happy-small --wav a.wav b.wav
-arecord -q -r 16000 -f S16_LE -c 1 -t raw | python runtime/listen.py dist/happy-small --stdin
+python runtime/listen.py dist/happy-ensemble                   # the microphone
+python runtime/listen.py dist/happy-ensemble --wav a.wav b.wav
+arecord -q -r 16000 -f S16_LE -c 1 -t raw | python runtime/listen.py dist/happy-ensemble --stdin
 
 Runs from any folder, as a script or as `python -m runtime.listen`. Needs numpy and onnxruntime; PyAudio for the
 microphone, soxr for other rates than 16 kHz, and paho-mqtt for MQTT.

@@ -2,7 +2,7 @@
 
 The command line wins over the file. A file holds the same names as the command line, without the dashes:
 
-    bundle = ["/opt/earshot/current/bundles/happy-small"]
+    bundle = ["/opt/earshot/current/bundles/happy-ensemble"]
     device = "USB"
     threshold = {happy = 0.32}          # or one number for every keyword
     exec = "/usr/local/bin/lamp on"
@@ -22,13 +22,13 @@ LARGEST_CONFIG = 1 << 20  # bytes
 SOURCES = ("wav", "stdin", "device", "list-devices")
 
 EXAMPLES = """examples:
-  %(prog)s dist/happy-small                         listen to the default microphone
-  %(prog)s dist/happy-small dist/jarvis-small     to two bundles' keywords in the same audio
-  %(prog)s dist/happy-small --device USB --meter    to the one with USB in its name, with a level and score meter
-  %(prog)s dist/happy-small --exec 'lamp on' --dashboard 8765
-  %(prog)s --list-devices                           show the microphones
-  %(prog)s dist/happy-small --wav a.wav b.wav       search recordings, each from a fresh start
-  arecord -q -r 16000 -f S16_LE -c 1 -t raw | %(prog)s dist/happy-small --stdin
+  %(prog)s dist/happy-ensemble                       listen to the default microphone
+  %(prog)s dist/happy-ensemble dist/jarvis-small     to two bundles' keywords in the same audio
+  %(prog)s dist/happy-ensemble --device USB --meter  to the one with USB in its name, with a level and score meter
+  %(prog)s dist/happy-ensemble --exec 'lamp on' --dashboard 8765
+  %(prog)s --list-devices                            show the microphones
+  %(prog)s dist/happy-ensemble --wav a.wav b.wav     search recordings, each from a fresh start
+  arecord -q -r 16000 -f S16_LE -c 1 -t raw | %(prog)s dist/happy-ensemble --stdin
 
 output, one line per detection, at once:
   {"time_s": 12.48, "keyword": "happy", "score": 0.572}

@@ -1,5 +1,5 @@
-"""How good a model is while it is being trained: on validation clips, as recorded and in noisy rooms, and on continuous
-speech; all streamed, all by speakers and noises that it does not learn from."""
+"""How good a model is while it is being trained: on validation clips, as recorded, in noisy rooms, quieter and louder,
+and on continuous speech; all streamed, all by speakers and noises that it does not learn from."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from training.recipe import Data, Recipe
 
 LONGEST = 3 * SAMPLE_RATE  # of a clip
 SNRS = (10, 0)  # dB, besides clean
+GAINS = (0.1, 4.0)  # ten times quieter and four times louder, the loudest clipped; clean too
 ROOMS = 20
 MARGIN = 0.1  # in log-odds, of the operating point: what is exported sums in another order, or in int8
 SMOOTHINGS = range(1, 9)  # hops, of which the best is taken where the recipe leaves it open
@@ -29,7 +30,7 @@ PART, PREROLL = 750, 125  # hops of continuous speech that are streamed at once,
 class Validation:
     frames: Tensor  # (clips, frames, 40)
     labels: np.ndarray  # (clips,) index of the keyword, -1 for none
-    noisy: list[Tensor]  # for each of SNRS: the clips with a keyword, in rooms and noise
+    changed: list[Tensor]  # the clips with a keyword: for each of SNRS in rooms and noise, for each of GAINS
     continuous: Tensor  # (parts, frames, 40), see in_parts
     hops: int  # of continuous speech, in all
     most_alarms: int  # that the operating point may make there
@@ -37,7 +38,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class Figures:
-    misses: float  # mean share of missed clips over keywords, ALARMS, clean and SNRS: decides which epoch is kept
+    misses: float  # mean share of missed clips over keywords, ALARMS, clean, SNRS, GAINS: decides which epoch is kept
     clean: float  # of these, those as recorded
     one_minus_auroc: float  # of clips, mean over keywords
     frr: float  # at 0.5 % FAR of clips, mean over keywords
@@ -73,13 +74,15 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
     rng = np.random.default_rng(0)
     spoken = [clip for clip, label in zip(clips, labels, strict=True) if label >= 0]
     snrs = SNRS if held_out else ()
-    noisy = [[spoken_in(clip, held_out, rooms, snr, rng) for clip in spoken] for snr in snrs]
+    changed = [[spoken_in(clip, held_out, rooms, snr, rng) for clip in spoken] for snr in snrs]
     after = [np.concatenate([clip, low_noise(AROUND, rng)]) for clip in clips]
+    said = [clip for clip, label in zip(after, labels, strict=True) if label >= 0]
+    changed += [[np.clip(clip * gain, -1, 1) for clip in said] for gain in GAINS]
     with torch.no_grad():
         return Validation(
             frames_of(model, padded(after, hop)),
             labels,
-            [frames_of(model, padded(clips, hop)) for clips in noisy],
+            [frames_of(model, padded(clips, hop)) for clips in changed],
             in_parts(frames_of(model, padded([stream], hop))[0], hop // FRAME_STEP),
             -(-len(stream) // hop),
             int(recipe.data.false_accepts_per_hour * len(stream) / SAMPLE_RATE / 3600),
@@ -117,7 +120,7 @@ def validate(model: CRNN, validation: Validation, refractory_hops: int) -> Figur
     training, size = model.training, model.size
     model.eval()
     model.size = replace(size, smoothing=1)
-    spoken = [stream(model, frames) for frames in (validation.frames, *validation.noisy)]
+    spoken = [stream(model, frames) for frames in (validation.frames, *validation.changed)]
     talk = stream(model, validation.continuous)
     model.size = size
     model.train(training)
@@ -127,22 +130,22 @@ def validate(model: CRNN, validation: Validation, refractory_hops: int) -> Figur
 
 
 def figures(validation: Validation, spoken: list[Tensor], talk: Tensor, hops: int, refractory_hops: int) -> Figures:
-    """spoken: log-odds of each hop of the clips, clean and noisy; talk: of continuous speech; hops: to average over."""
-    clips, *noisy = (running_mean(odds, hops).sigmoid().numpy().max(axis=1) for odds in spoken)
+    """spoken: log-odds of each hop of clips, clean and changed; talk: of continuous speech; hops: to average over."""
+    clips, *changed = (running_mean(odds, hops).sigmoid().numpy().max(axis=1) for odds in spoken)
     heard = running_mean(talk, hops)[:, PREROLL:].flatten(0, 1)[: validation.hops].sigmoid().numpy()
     labels = validation.labels
-    clean, noised, areas, rates, thresholds = [], [], [], [], []
+    clean, others, areas, rates, thresholds = [], [], [], [], []
     for index in range(heard.shape[1]):
         mine, intervals = labels == index, event_intervals(heard[:, index], refractory_hops)
         bars = np.array([lowest_threshold(intervals, alarms) for alarms in ALARMS])
         clean.append((clips[mine, index] < bars[:, None]).mean())
-        noised += [(scores[mine[labels >= 0], index] < bars[:, None]).mean() for scores in noisy]
+        others += [(scores[mine[labels >= 0], index] < bars[:, None]).mean() for scores in changed]
         areas.append(one_minus_auroc(clips[:, index], mine))
         rates.append(frr_at_far(clips[:, index], mine))
         lowest = operating_point(intervals, validation.most_alarms)
         thresholds.append(float(1 / (1 + (1 / lowest - 1) * np.exp(-MARGIN))))
     return Figures(
-        float(np.mean(clean + noised)),
+        float(np.mean(clean + others)),
         float(np.mean(clean)),
         float(np.mean(areas)),
         float(np.mean(rates)),

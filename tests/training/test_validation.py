@@ -27,9 +27,20 @@ def test_what_learns_without_noise_and_rooms_is_validated_with_them(corpus, monk
     usual = recipe.parse('[data]\nkeywords = ["happy"]\nrooms = 2\n[model]\nchannels = 2\nhidden = 6\n')
     bare = replace(usual, data=replace(usual.data, noise=(), rooms=0))
     model = CRNN(usual.size).eval()
-    one, other = (validation.load(corpus, which, model).noisy for which in (usual, bare))
-    assert len(one) == len(other) == len(validation.SNRS)
+    one, other = (validation.load(corpus, which, model).changed for which in (usual, bare))
+    assert len(one) == len(other) == len(validation.SNRS) + len(validation.GAINS)
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_keywords_are_heard_quieter_and_louder_too(corpus):
+    known = recipe.parse('[data]\nkeywords = ["happy"]\nrooms = 2\n[model]\nchannels = 2\nhidden = 6\n')
+    held_out = validation.load(corpus, known, CRNN(known.size).eval())
+    clean = held_out.frames[torch.from_numpy(held_out.labels) >= 0]
+    quieter, louder = held_out.changed[-2:]
+    loud = clean > 15  # far above the floor, so that nothing is cut off there
+    assert loud.any() and clean.shape == quieter.shape == louder.shape
+    assert (clean[loud] - quieter[loud] - 2 * np.log(10)).abs().max() < 0.01
+    assert 1 < (louder[loud] - clean[loud]).mean() < 3  # 2 ln 4 is 2.8; some of it is clipped
 
 
 @pytest.mark.parametrize("hops", [1, 2, 5])
@@ -44,8 +55,8 @@ def test_an_average_afterwards_is_what_the_model_itself_averages(hops):
 
 
 def held_out(odds: dict[str, list[list[float]]], talk: list[float]) -> tuple:
-    """Log-odds of hops → what `validation.figures` wants: two clips with the keyword, others, noisy ones, and talk."""
-    spoken = [torch.tensor(odds[name]).unsqueeze(-1) for name in ("clips", "noisy")]
+    """Log-odds of hops → what `validation.figures` wants: two clips of the keyword, others, changed ones, and talk."""
+    spoken = [torch.tensor(odds[name]).unsqueeze(-1) for name in ("clips", "changed")]
     labels = np.array([0, 0] + [-1] * (len(odds["clips"]) - 2))
     stream = torch.tensor([[-9.0] * validation.PREROLL + talk]).unsqueeze(-1)
     return validation.Validation(torch.zeros(0), labels, [], torch.zeros(0), len(talk), 0), spoken, stream
@@ -55,7 +66,7 @@ def test_more_hops_are_averaged_where_false_accepts_are_short(monkeypatch):
     """What sounds like the keyword for one hop is higher than the keyword is for four: one hop misses both, four none;
     if the recipe says one, it is one."""
     word, other = [-5.0] * 4 + [2.0] * 4 + [-5.0] * 4, [-5.0] * 12
-    clips = {"clips": [word, word, other], "noisy": [word, word]}
+    clips = {"clips": [word, word, other], "changed": [word, word]}
     given = held_out(clips, ([4.0] + [-5.0] * 19) * 40)
     found = {hops: validation.figures(*given, hops, 12) for hops in validation.SMOOTHINGS}
     assert found[1].misses == 1.0 and found[4].misses == 0.0
