@@ -125,6 +125,7 @@ class Trainer:
             self.shrink()
         self.model.train()
         state, total = self.model.zero_state(train.batch // processes.count()), 0.0
+        echoes = torch.zeros(train.batch, self.model.size.keywords, dtype=torch.int64)[mine]
         members = self.model.size.members
 
         def repeated(tensor: Tensor) -> Tensor:
@@ -134,8 +135,11 @@ class Trainer:
         bar = tqdm(range(steps), desc=title, unit="step", leave=False, disable=silent)
         for step in bar:
             indices = order[step * train.batch : (step + 1) * train.batch]
-            frames, targets = (tensor[mine].to(device) for tensor in dataset.batch(indices, rng))
-            fresh = torch.from_numpy(rng.random(train.batch) < train.fresh)[mine].to(device)
+            frames, targets = (tensor[mine] for tensor in dataset.batch(indices, rng))
+            fresh = torch.from_numpy(rng.random(train.batch) < train.fresh)[mine]
+            targets = windows.after(targets, echoes * ~fresh.unsqueeze(-1))
+            echoes = dataset.echoes[indices][mine]
+            frames, targets, fresh = frames.to(device), targets.to(device), fresh.to(device)
             rate = learning_rate(self.recipe, self.epoch * steps + step, train.epochs * steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate

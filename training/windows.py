@@ -99,8 +99,9 @@ def read(clips: Clips, how: Data) -> Sources:
 
 
 class Windows:
-    """All windows of a recipe: `frames` (pool, hops · frames per hop, 40) in half precision and `targets` (pool,
-    keywords, hops), NEGATIVE, POSITIVE or IGNORED."""
+    """All windows of a recipe: `frames` (pool, hops · frames per hop, 40) in half precision, `targets` (pool, keywords,
+    hops), NEGATIVE, POSITIVE or IGNORED, and `echoes` (pool, keywords): hops of whatever comes after a window in which
+    its keyword is still remembered."""
 
     def __init__(self, base: Path, recipe: Recipe, workers: int, folder: Path = Path("runs/windows")):
         self.size, self.hops = recipe.model, recipe.train.hops
@@ -123,11 +124,12 @@ class Windows:
         # Into memory: from disk, single windows come a hundred times slower.
         self.frames = torch.from_numpy(np.array(self.kept))
         del self.kept
-        targets = np.zeros((pool, self.size.keywords, self.hops), np.int8)
+        targets = np.zeros((pool, self.size.keywords, self.hops + self.size.window), np.int8)
         for row, (_, keyword, start, end) in zip(targets, self.words, strict=True):
             if keyword >= 0:
                 label(row[keyword], start, end, self.size.hop_samples, self.size.window)
-        self.targets = torch.from_numpy(targets)
+        self.targets = torch.from_numpy(targets[..., : self.hops].copy())
+        self.echoes = torch.from_numpy((targets[..., self.hops :] == IGNORED).sum(-1))
 
     def batch(self, indices: np.ndarray, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Some windows as they are learnt from: (frames, another microphone and masks for each; targets)."""
@@ -200,6 +202,13 @@ def order(train: Schedule, epoch: int, alarm: np.ndarray) -> np.ndarray:
         mined = rng.choice(train.pool, train.windows, p=weights / weights.sum())
         indices = np.where(rng.random(train.windows) < train.hard, mined, indices)
     return indices
+
+
+def after(targets: torch.Tensor, echoes: torch.Tensor) -> torch.Tensor:
+    """Targets (batch, keywords, hops) of windows that go on from others with these `echoes` (batch, keywords): what the
+    model still remembers of a keyword there is no mistake."""
+    early = torch.arange(targets.shape[-1], device=targets.device) < echoes.unsqueeze(-1)
+    return targets.masked_fill(early & (targets == NEGATIVE), IGNORED)
 
 
 def label(targets: np.ndarray, start: int, end: int, hop: int, window: int) -> None:

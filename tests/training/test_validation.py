@@ -43,6 +43,16 @@ def test_keywords_are_heard_quieter_and_louder_too(corpus):
     assert 1 < (louder[loud] - clean[loud]).mean() < 3  # 2 ln 4 is 2.8; some of it is clipped
 
 
+def test_clips_are_heard_after_talk_each_after_one_of_several():
+    torch.manual_seed(0)
+    model = CRNN(Size(channels=2, hidden=6, layers=2, keywords=2, window=4, smoothing=3)).eval()
+    before, frames = 20 * torch.rand(2, 10 * 8, 40), 20 * torch.rand(5, 6 * 8, 40)
+    found = validation.stream(model, frames, before)
+    for index, clip in enumerate(frames):
+        whole = validation.stream(model, torch.cat([before[index % 2], clip]).unsqueeze(0))
+        torch.testing.assert_close(found[index], whole[0, 10:], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("hops", [1, 2, 5])
 def test_an_average_afterwards_is_what_the_model_itself_averages(hops):
     torch.manual_seed(0)
@@ -59,7 +69,8 @@ def held_out(odds: dict[str, list[list[float]]], talk: list[float]) -> tuple:
     spoken = [torch.tensor(odds[name]).unsqueeze(-1) for name in ("clips", "changed")]
     labels = np.array([0, 0] + [-1] * (len(odds["clips"]) - 2))
     stream = torch.tensor([[-9.0] * validation.PREROLL + talk]).unsqueeze(-1)
-    return validation.Validation(torch.zeros(0), labels, [], torch.zeros(0), len(talk), 0), spoken, stream
+    nothing = torch.zeros(0)
+    return validation.Validation(nothing, torch.zeros(0), labels, [], torch.zeros(0), len(talk), 0), spoken, stream
 
 
 def test_more_hops_are_averaged_where_false_accepts_are_short(monkeypatch):
@@ -72,7 +83,7 @@ def test_more_hops_are_averaged_where_false_accepts_are_short(monkeypatch):
     assert found[1].misses == 1.0 and found[4].misses == 0.0
     model = CRNN(Size(channels=2, hidden=6, layers=1, smoothing=0)).eval()
     answers = {id(given[0].frames): given[1][0], id(given[0].continuous): given[2]}
-    monkeypatch.setattr(validation, "stream", lambda _, frames: answers[id(frames)])
+    monkeypatch.setattr(validation, "stream", lambda _, frames, before=None: answers[id(frames)])
     chosen = validation.validate(model, given[0], 12)
     assert chosen.misses == 0.0 and 1 < chosen.smoothing <= 4 and model.size.smoothing == 0
     model.size = replace(model.size, smoothing=1)

@@ -151,6 +151,20 @@ def test_labels_around_a_word():
     assert (targets[:11] == NEGATIVE).all() and targets[last + 1] == IGNORED and targets[15 + 10] == NEGATIVE
 
 
+def test_a_keyword_that_is_still_remembered_is_no_mistake_of_the_window_after_it(corpus, tmp_path):
+    made = windows.Windows(corpus, recipe.parse(RECIPE), 0, tmp_path)
+    hop, n = made.size.hop_samples, made.hops
+    for echoes, (_, keyword, _, end) in zip(made.echoes, made.words, strict=True):
+        hops = np.arange(n, n + made.size.window) + 1
+        assert echoes.tolist() == [int((hops * hop < end + made.size.window * hop).sum()) if keyword == 0 else 0]
+    assert made.echoes.max() > 3
+    targets = torch.full((2, 1, 6), NEGATIVE)
+    targets[:, 0, 1] = POSITIVE
+    found = windows.after(targets, torch.tensor([[0], [3]]))[:, 0].tolist()
+    rest = [NEGATIVE] * 3
+    assert found == [[NEGATIVE, POSITIVE, NEGATIVE, *rest], [IGNORED, POSITIVE, IGNORED, *rest]]
+
+
 def test_each_pass_sees_every_window_once():
     train = recipe.parse(RECIPE + "hard = 0.0\n").train  # 3 epochs of 32 are two passes through 48
     seen = [index for epoch in range(3) for index in windows.order(train, epoch, np.ones(48))]
