@@ -1,7 +1,7 @@
 """What each ingredient of a training is worth: a recipe on a short schedule, and the same with one thing changed at a
 time, three seeds of each, evaluated as streamed on the device.
 
-    EARSHOT_DATA=~/recordings python -m edge_demo.ablation small
+    EARSHOT_DATA=~/recordings python -m edge_demo.ablation wide
 
 writes ablation.md. What is there is not made again; run it again to go on after an interruption.
 """
@@ -19,7 +19,7 @@ from training import data
 from training import recipe as recipes
 from training.checkpoint import write_atomically
 
-# A sixth of the windows, as nine changes need their own (0.4 GB each in runs/windows), and a thirteenth of the schedule.
+# A sixth of the windows, as nine changes need their own (0.4 GB each in runs/windows), and half of its schedule.
 SHORT = {"train": {"epochs": 6, "pool": 16_384, "quantized_epochs": 0}}
 CHANGES: dict[str, dict[str, dict]] = {
     "everything": {},
@@ -92,7 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m edge_demo.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("recipe", nargs="?", default="small", help="a TOML file or one of the recipes (default: small)")
+    parser.add_argument("recipe", nargs="?", default="wide", help="a TOML file or one of the recipes (default: wide)")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
     parser.add_argument("--keyword", default="happy", help="(default: happy)")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="trainings, bundles and evaluations")

@@ -98,7 +98,7 @@ def test_a_student_trains_its_teachers_first(folder, corpus, whole):
     assert float(rows(folder / "student")[0]["loss"]) > float(rows(whole)[0]["loss"])  # there is more to pay for
 
 
-def test_an_ensemble_learns_what_its_members_would_alone_and_goes_on_after_an_interruption(folder, corpus):
+def test_an_ensemble_goes_on_after_an_interruption_and_teaches(folder, corpus):
     text = RECIPE.replace("hidden = 6", "hidden = 6\nmembers = 2")
     done = train(folder, corpus, "ensemble", text)
     assert done.returncode == 0, done.stderr
