@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from edge_demo import cost, table, table_plots
 from export.quantize import CANDIDATES
 from training import recipe
-from training.crnn import CRNN
+from training.crnn import CRNN, n_parameters, new_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,6 +20,12 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("name, published", [("kd", 305_167), ("kd2", 186_924)])
 def test_the_seeds_multiplications_are_counted_as_published(name, published):
     assert cost.as_the_seeds_count(CRNN(recipe.read(recipe.path_of(name)).size)) == published
+
+
+def test_an_ensemble_costs_what_its_members_cost():
+    one, three = recipe.read(recipe.path_of("wide")).size, recipe.read(recipe.path_of("ensemble")).size
+    for counted in (n_parameters, cost.per_second, cost.as_the_seeds_count):
+        assert counted(new_model(three)) == 3 * counted(new_model(one))
 
 
 def test_multiplications_are_those_of_the_sizes():
