@@ -19,11 +19,10 @@ from training import data
 from training import recipe as recipes
 from training.checkpoint import write_atomically
 
-# A sixth of the windows, as nine changes need their own (0.4 GB each in runs/windows), and half of its schedule.
+# A sixth of the windows, as eight changes need their own (0.4 GB each in runs/windows), and half of its schedule.
 SHORT = {"train": {"epochs": 6, "pool": 16_384, "quantized_epochs": 0}}
 CHANGES: dict[str, dict[str, dict]] = {
     "everything": {},
-    "no splices": {"data": {"splices": 0.0}},
     "no pause before the word": {"data": {"pauses": 0.0}},
     "no synthesised near-misses": {"data": {"synthetic": 0}},
     "no speech from packages": {"data": {"packages": []}},
