@@ -137,7 +137,7 @@ class Trainer:
             indices = order[step * train.batch : (step + 1) * train.batch]
             frames, targets = (tensor[mine] for tensor in dataset.batch(indices, rng))
             fresh = torch.from_numpy(rng.random(train.batch) < train.fresh)[mine]
-            targets = windows.after(targets, echoes * ~fresh.unsqueeze(-1))
+            targets = windows.ignore_echoes(targets, echoes * ~fresh.unsqueeze(-1))
             echoes = dataset.echoes[indices][mine]
             frames, targets, fresh = frames.to(device), targets.to(device), fresh.to(device)
             rate = learning_rate(self.recipe, self.epoch * steps + step, train.epochs * steps)

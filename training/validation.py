@@ -11,16 +11,9 @@ from torch import Tensor
 
 from training import augment, data
 from training.augment import AROUND, low_noise, spoken_in
-from training.crnn import CRNN, log_odds
+from training.crnn import CRNN, State, log_odds
 from training.features import FRAME_STEP, SAMPLE_RATE
-from training.metrics import (
-    event_intervals,
-    frr_at_far,
-    lowest_threshold,
-    one_minus_auroc,
-    operating_point,
-    threshold_at_far,
-)
+from training.metrics import event_intervals, lowest_threshold, one_minus_auroc, operating_point, threshold_at_far
 from training.recipe import Data, Recipe
 
 LONGEST = 3 * SAMPLE_RATE  # of a clip
@@ -51,7 +44,7 @@ class Figures:
     misses: float  # mean share of missed clips over keywords, ALARMS, clean, SNRS, GAINS: decides which epoch is kept
     clean: float  # of these, those as recorded
     one_minus_auroc: float  # of clips, mean over keywords
-    frr: float  # at 0.5 % FAR of clips, mean over keywords
+    frr: float  # at FAR of clips, mean over keywords
     thresholds: list[float]  # for each keyword: the operating point
     smoothing: int  # hops over which log-odds were averaged for all of these
 
@@ -117,13 +110,14 @@ def in_parts(frames: Tensor, hop: int) -> Tensor:
 def stream(model: CRNN, frames: Tensor, before: Tensor | None = None) -> Tensor:
     """(n, frames, 40), each from zero state, or from what a model remembers of the recordings `before`, taken in turn
     → log-odds (n, hops, keywords)."""
+    memory = model.zero_state(1 if before is None else len(before))
+    if before is not None:
+        context, hidden, ring = model.classify(before, memory)[1]
+        memory = memory._replace(context=context, hidden=hidden, ring=ring)
     parts = []
     for part in frames.split(256):
-        state = model.zero_state(len(part))
-        if before is not None:
-            turn = torch.arange(len(part)) % len(before)
-            context, hidden, ring = model.classify(before, model.zero_state(len(before)))[1]
-            state = state._replace(context=context[turn], hidden=hidden[:, turn], ring=ring[turn])
+        turn = torch.arange(len(part)) % len(memory.tail)
+        state = State(memory.tail[turn], memory.context[turn], memory.hidden[:, turn], memory.ring[turn])
         parts.append(log_odds(model.classify(part, state)[0].logits))
     return torch.cat(parts)
 
@@ -163,7 +157,7 @@ def figures(validation: Validation, spoken: list[Tensor], talk: Tensor, hops: in
         clean.append((clips[mine, index] < bars[:, None]).mean())
         others += [(scores[mine[labels >= 0], index] < bars[:, None]).mean() for scores in changed]
         areas.append(one_minus_auroc(clips[:, index], mine))
-        rates.append(frr_at_far(clips[:, index], mine))
+        rates.append((clips[mine, index] < of_clips).mean())
         lowest = min(max(operating_point(intervals, validation.most_alarms), of_clips), 0.9999)
         thresholds.append(float(1 / (1 + (1 / lowest - 1) * np.exp(-MARGIN))))
     return Figures(

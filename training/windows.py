@@ -204,7 +204,7 @@ def order(train: Schedule, epoch: int, alarm: np.ndarray) -> np.ndarray:
     return indices
 
 
-def after(targets: torch.Tensor, echoes: torch.Tensor) -> torch.Tensor:
+def ignore_echoes(targets: torch.Tensor, echoes: torch.Tensor) -> torch.Tensor:
     """Targets (batch, keywords, hops) of windows that go on from others with these `echoes` (batch, keywords): what the
     model still remembers of a keyword there is no mistake."""
     early = torch.arange(targets.shape[-1], device=targets.device) < echoes.unsqueeze(-1)

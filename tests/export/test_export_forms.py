@@ -25,9 +25,7 @@ SIZES = {
     "second convolution": Size(kernel=(8, 6), stride=(6, 4), mix=(4, 2), hidden=24, layers=1, smoothing=5),
     "wide stride, one layer": Size(kernel=(11, 20), stride=(7, 8), layers=1),
     "three keywords, long window": Size(keywords=3, window=24),
-    "an ensemble": Size(
-        kernel=(8, 6), stride=(6, 4), mix=(4, 2), hidden=16, keywords=2, smoothing=4, members=3
-    ),
+    "an ensemble": Size(kernel=(8, 6), stride=(6, 4), mix=(4, 2), hidden=16, keywords=2, smoothing=4, members=3),
     "a ring only to average": Size(hidden=16, keywords=2, window=1, smoothing=3),
     "no ring, other hop, other scale": Size(stride=(2, 4), hidden=16, window=1, centre=20.7, scale=1.0),
 }

@@ -160,7 +160,7 @@ def test_a_keyword_that_is_still_remembered_is_no_mistake_of_the_window_after_it
     assert made.echoes.max() > 3
     targets = torch.full((2, 1, 6), NEGATIVE)
     targets[:, 0, 1] = POSITIVE
-    found = windows.after(targets, torch.tensor([[0], [3]]))[:, 0].tolist()
+    found = windows.ignore_echoes(targets, torch.tensor([[0], [3]]))[:, 0].tolist()
     rest = [NEGATIVE] * 3
     assert found == [[NEGATIVE, POSITIVE, NEGATIVE, *rest], [IGNORED, POSITIVE, IGNORED, *rest]]
 
