@@ -15,8 +15,7 @@ override export BUNDLES := $(or $(BUNDLE),dist/happy-ensemble)
 SYSTEM := portaudio19-dev espeak-ng flite wamerican
 # To build for arm64, to put files into images, and to boot them.
 IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-support patchelf rsync openssh-client \
-  fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils \
-  valgrind
+  fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils
 TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck qemu-user-static
 
