@@ -1,7 +1,6 @@
 """Flags and the configuration file, and what a reload makes of them."""
 
 import json
-import signal
 import subprocess
 import tomllib
 from pathlib import Path
@@ -114,28 +113,21 @@ def test_sighup_reads_configuration_and_bundle_again(listen, make_bundle, write)
     # Another bundle in the same place.
     make_bundle(threshold=[0.3], refractory_hops=3)
     write('bundle = "bundle"\nstdin = true\nthreshold = 0.9999\n')
-    lines.process.send_signal(signal.SIGHUP)
-    lines.feed(SILENCE)
-    lines.until(20, event="reloaded")
+    assert lines.reload()["event"] == "reloaded"
     lines.feed(SILENCE + LOUD + SILENCE)  # below the new threshold
     # Nonsense leaves everything as it is.
     write("treshold = 0.5")
-    lines.process.send_signal(signal.SIGHUP)
-    lines.feed(SILENCE)
-    failed = lines.until(20, event="reload_failed")
-    assert "did you mean 'threshold'" in failed["reason"]
+    failed = lines.reload()
+    assert failed["event"] == "reload_failed" and "did you mean 'threshold'" in failed["reason"]
     # So does half a bundle.
     write('bundle = "bundle"\nstdin = true\n')
     content = (bundle / "model.int8.onnx").read_bytes()
     (bundle / "model.int8.onnx").write_bytes(content[:-9])
-    lines.process.send_signal(signal.SIGHUP)
-    lines.feed(SILENCE)
-    failed = lines.until(20, event="reload_failed")
-    assert "half-written" in failed["reason"]
+    failed = lines.reload()
+    assert failed["event"] == "reload_failed" and "half-written" in failed["reason"]
     (bundle / "model.int8.onnx").write_bytes(content)
-    lines.process.send_signal(signal.SIGHUP)
+    assert lines.reload()["event"] == "reloaded"
     lines.feed(SILENCE + LOUD)
-    lines.until(20, event="reloaded")
     lines.until(20, keyword="loud")
     summary = lines.end()
     assert summary["events"] == {"reloaded": 2, "reload_failed": 2} and summary["detections"] == 2
