@@ -8,6 +8,7 @@ A bundle is taken only when everything about it is as the contract says: a detec
 worse than one that refuses to start. Every refusal is a `BundleError` of one line that names the file and the fix.
 """
 
+import copy
 import functools
 import importlib
 import json
@@ -104,12 +105,20 @@ class Engine:
                 self._values.append(ort.OrtValue.ortvalue_from_numpy(array))
                 binding.bind_ortvalue_output(node.name, self._values[-1])
             self._bindings.append(binding)
+        self._session = session
         self._run = session.run_with_iobinding
         self._audio: NDArray[np.float32] = audio[0]
         self._shape = self._audio.shape
         self._score: NDArray[np.float32] = score[0]
         self._states = ping, pong
         self._turn = 0
+
+    def stream(self) -> "Engine":
+        """The same model for another stream of audio, from zero state. Nothing is loaded again. For the same thread."""
+        other = copy.copy(self)
+        other.nan_resets = 0
+        other._bind(self._session)
+        return other
 
     def _try(self) -> None:
         """One step of silence: what cannot run, or wants more memory than there may be, is refused now."""
