@@ -77,7 +77,8 @@ def _fill(release: Path, python: str, bundles: list[Path], site: Path) -> None:
     names = [str(DEVICE / "bundles" / bundle.name) for bundle in bundles]
     (system / install.CONFIG).write_text(
         f"bundle = {json.dumps(names)}\n"
-        "dashboard = 8765  # of this machine only: ssh -L 8765:127.0.0.1:8765 USER@HOST, then http://127.0.0.1:8765\n")
+        "dashboard = 8765  # of this machine only: ssh -L 8765:127.0.0.1:8765 USER@HOST\n"
+        'dashboard-token-file = "dashboard-token"  # made at the first start: http://127.0.0.1:8765/?token=TOKEN\n')
     shutil.copy(install.__file__, release)
 
 
@@ -109,6 +110,8 @@ def config_folder(config: Path, bundles: list[Path], folder: Path) -> None:
         if name.endswith("-file"):
             if Path(path).parent != config.parent:
                 raise PayloadError(f"{config}: {name} must lie beside it, as it does on the device: move it there")
+            if name == "dashboard-token-file" and not os.path.lexists(path):
+                continue  # the device makes one
             try:
                 shutil.copy(path, folder)
             except OSError as error:
