@@ -40,7 +40,7 @@ from runtime.options import read_thresholds
 MOST_CONNECTIONS = 32
 MOST_OF_ONE = 16  # of one address: Home Assistant has one for each of its satellites
 CLOSE_SECONDS = 5.0  # for what is still to be sent on a connection that ends
-BUFFER = 32 << 10  # bytes that the kernel keeps of a connection, each way
+BUFFER = 32 << 10  # bytes that the kernel keeps of a connection each way, before it doubles them
 LINES = 100  # on stderr at once; then one a second
 
 

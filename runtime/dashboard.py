@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 from runtime.audio import SAMPLE_RATE, Samples
 from runtime.config_edit import save_thresholds
 from runtime.credit import Credit
-from runtime.http_request import Answer, Refusal, Request
+from runtime.http_request import LONGEST_TARGET, Answer, Refusal, Request
 from runtime.http_server import Server
 from runtime.options import LOWEST_THRESHOLD, OptionsError
 from runtime.picture import Shown
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from runtime.listener import Listener
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "dashboard.html")
+MOST_COOKIES = 8  # of ours that are looked at: a browser sends one
 WRONG_TOKENS = 5  # of one address at once; then one a second
 
 
@@ -151,7 +152,7 @@ class Routes:
     def _is_own_name(self, name: str, port: int) -> bool:
         """Whether HOST[:PORT] is an address, which no name server can make lead here, or our own name."""
         try:
-            parts = urlsplit(f"//{name}")
+            parts = urlsplit(f"//{name[:LONGEST_TARGET]}")
             host = parts.hostname or ""
             if parts.port not in (None, port):
                 return False
@@ -170,7 +171,7 @@ class Routes:
         headers = request.head.headers
         cookies = [part.strip() for line in headers.get("cookie", []) for part in line.split(";")]
         good = False
-        for cookie in cookies:
+        for cookie in [cookie for cookie in cookies if cookie.startswith("earshot=")][:MOST_COOKIES]:
             good |= _same(cookie, f"earshot={self._cookie}")
         if not good:
             given = "".join(headers.get("authorization", []))

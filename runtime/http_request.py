@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 LARGEST_HEAD = 16 << 10  # bytes of request line and headers together
 LARGEST_BODY = 1024  # bytes
+LONGEST_TARGET = 1024  # characters; also of a Host, and so of all that urllib.parse remembers
 MOST_HEADERS = 100
 LINE = re.compile(rb"([!-~]+) ([!-~]+) HTTP/([0-9])\.[0-9]")
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -73,6 +74,8 @@ def _parse(head: bytes) -> Head:
     if match is None:
         raise Refusal(400, "this is not HTTP/1.1")
     method, target, version = match[1].decode(), match[2].decode(), match[3]
+    if len(target) > LONGEST_TARGET:
+        raise Refusal(414, "too long")
     if version != b"1":
         raise Refusal(505, "HTTP/1.1 is needed")
     if method not in ("GET", "POST"):

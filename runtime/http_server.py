@@ -23,7 +23,7 @@ MOST_OF_ONE = 16  # of one address
 ACCEPTED = 64  # in one round
 REST = 0.005  # seconds after a round, and at least RESTED times what the round took
 RESTED = 2
-BUFFER = 64 << 10  # bytes that the kernel keeps of a connection, each way
+BUFFER = 64 << 10  # bytes that the kernel keeps of a connection each way, before it doubles them
 
 
 class _Connection:
@@ -151,7 +151,7 @@ class Server:
                 self._read(connection)
         except BlockingIOError:
             pass
-        except OSError:
+        except Exception:  # most often that it has gone; whatever it is, it is of this one alone
             self._drop(connection)
 
     def _read(self, connection: _Connection) -> None:

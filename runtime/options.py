@@ -151,8 +151,8 @@ OPTIONS = (
     Option("no-mqtt-discovery", "", _flag, False, "do not announce the keywords to Home Assistant"),
     Option("dashboard", "[HOST:]PORT", _text_or_number, None, "serve a page that shows what is heard "
            "(default host: 127.0.0.1; any other needs a token)"),
-    Option("dashboard-token-file", "FILE", _text, None, "holds the secret that opens the page: http://HOST:PORT/?token=…",
-           is_path=True),
+    Option("dashboard-token-file", "FILE", _text, None, "holds the secret that opens the page, "
+           "http://HOST:PORT/?token=…; made where there is none", is_path=True),
 )
 BY_NAME = {option.name: option for option in OPTIONS}
 
