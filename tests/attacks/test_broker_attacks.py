@@ -61,7 +61,7 @@ def test_memory(fed, toy):
     def attack(*changes: tuple[str, str, str]) -> float:
         """MB that it takes more after a few seconds of a PUBLISH that claims 256 MB."""
         go = threading.Event()
-        port, thread, _ = hostile(3, iter(lambda: SPEECHES["PUBLISH of 256 MB"] if go.wait() else b"", None))
+        port, thread, _ = hostile(2, iter(lambda: SPEECHES["PUBLISH of 256 MB"] if go.wait() else b"", None))
         lines = fed(*changes, arguments=(toy, "--mqtt", f"mqtt://127.0.0.1:{port}"))
         lines.feed(HOP * 20, SILENCE * 20)
         lines.until(10, keyword="loud")
@@ -82,8 +82,8 @@ def test_memory(fed, toy):
 
 def test_a_broker_that_misbehaves_at_once_is_tried_ever_more_seldom(fed, toy):
     def attack(*changes: tuple[str, str, str]) -> int:
-        """Connections in three seconds, of which the listener takes one to start."""
-        port, thread, counts = hostile(3, itertools.repeat(SPEECHES["CONNACK"]))
+        """Connections in two and a half seconds, of which the listener takes some to start."""
+        port, thread, counts = hostile(2.5, itertools.repeat(SPEECHES["CONNACK"]))
         lines = fed(*changes, arguments=(toy, "--mqtt", f"mqtt://127.0.0.1:{port}"))
         thread.join()
         lines.feed(SILENCE)

@@ -30,7 +30,7 @@ FLOODS = Path(__file__).with_name("floods.py")
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 HOP = 1280
 HOP_SECONDS = 0.08
-QUIET_SECONDS = 3  # before the floods, for what is measured to settle
+QUIET_SECONDS = 2  # before the floods, for what is measured to settle
 Found = list[tuple[str, float]]  # keyword, and seconds of audio up to the end of the hop that detected it
 
 
@@ -165,7 +165,7 @@ def flooding(kind: str, port: int, seconds: float) -> subprocess.Popen:
                             stdout=subprocess.PIPE)
 
 
-@pytest.mark.parametrize("seconds", [10, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [8, pytest.param(600, marks=pytest.mark.slow)])
 def test_all_at_once(listen, tmp_path, request, seconds):
     is_long = seconds > 60
     bundle = request.getfixturevalue("shipped") if is_long else write_bundle(tmp_path / "bundle")

@@ -150,7 +150,7 @@ def test_what_a_command_leaves_in_a_session_of_its_own(listen, toy, tmp_path, pr
         lines.feed(LOUD, QUIET)
         lines.until(10, keyword="loud")
         assert eventually((tmp_path / "number").exists)
-        gone = eventually(lambda: not running(tmp_path / "number"), 3)
+        gone = eventually(lambda: not running(tmp_path / "number"), 2.5)
         assert not gone or eventually(lambda: not children(lines.process.pid)), "a dead child is not waited for"
         lines.end()
         return not gone
@@ -178,13 +178,13 @@ def test_a_command_that_runs_is_left_alone_when_another_ends(listen, toy, tmp_pa
     hook = tmp_path / "hook"
     hook.write_text(f"#!/bin/sh\nif mkdir {tmp_path}/first; then {HOOKS['hangs'].format(tmp_path / 'number')}; fi")
     hook.chmod(0o755)
-    lines = Lines(listen(toy, "--stdin", "--exec", hook, "--exec-timeout", "3", stdin=subprocess.PIPE))
+    lines = Lines(listen(toy, "--stdin", "--exec", hook, "--exec-timeout", "2", stdin=subprocess.PIPE))
     lines.feed(LOUD, QUIET)
     lines.until(10, keyword="loud")
     assert eventually((tmp_path / "number").exists)
     lines.feed(LOUD, QUIET)
     lines.until(10, keyword="loud")
-    time.sleep(1)
+    time.sleep(0.5)
     assert running(tmp_path / "number")
     assert eventually(lambda: not running(tmp_path / "number"), 5)
     lines.end()
