@@ -144,7 +144,7 @@ lock:
 	"$$PYTHON" -m venv --clear .venv-lock
 	.venv-lock/bin/python -m pip install --quiet uv
 	$(LOCK) requirements.txt --output-file requirements.lock
-	printf '%s\n' soxr paho-mqtt wyoming | $(LOCK) --constraints requirements.lock runtime/requirements.txt - \
+	printf '%s\n' soxr wyoming | $(LOCK) --constraints requirements.lock runtime/requirements.txt - \
 	  --output-file runtime/requirements.lock
 	printf '%s\n' pymicro-wakeword==2.5.0 pyopen-wakeword==1.1.0 | $(LOCK) --constraints requirements.lock - \
 	  --output-file edge_demo/peers.lock

@@ -2,7 +2,7 @@
 
     from edge_demo import arm64
     root = arm64.root("trixie")                                  # once, then from the cache
-    site = arm64.site("3.13")                                    # numpy, onnxruntime, soxr, paho-mqtt, PyAudio
+    site = arm64.site("3.13")                                    # numpy, onnxruntime, soxr, PyAudio
     subprocess.run([*arm64.emulated(root), "/usr/bin/python3", "-c", "import platform; print(platform.machine())"])
 
 Needs mmdebstrap, qemu-user-static and patchelf (make image-system), and the first time Debian's and PyPI's registries.
@@ -24,7 +24,7 @@ SUITES = {"3.11": "bookworm", "3.13": "trixie"}  # Python → the Debian, and th
 NEEDS = ("mmdebstrap", "qemu-aarch64-static", "patchelf")
 LOCK = ROOT / "runtime" / "requirements.lock"  # versions and SHA-256
 # numpy and onnxruntime are all that inference imports (tests/runtime/test_device_imports.py): no dependencies.
-PACKAGES = ("numpy", "onnxruntime", "soxr", "paho-mqtt")
+PACKAGES = ("numpy", "onnxruntime", "soxr")
 # PyAudio has no wheels. These go with Debian's: a Lite system has neither PortAudio nor the JACK library that it wants.
 PYAUDIO_LIBRARIES = ("libportaudio.so.2", "libjack.so.0")
 # onnxruntime's cpuinfo dies of an x86 /proc/cpuinfo. This is a Raspberry Pi 4's Cortex-A72.

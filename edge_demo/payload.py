@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from edge_demo import arm64, install
-from runtime import engine
+from runtime import engine, manifest
 from runtime.options import OptionsError, read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,12 +69,13 @@ def copy_bundle(bundle: Path, target: Path) -> None:
                            "and no link to it") from None
     place = f"/proc/self/fd/{opened}"  # the folder that was opened, whatever has its name by now
     try:
-        (target / engine.MANIFEST).write_bytes(engine._read(place, engine.MANIFEST, engine.LARGEST_MANIFEST))
-        for name in engine._read_manifest(str(target))["files"]:
+        content = manifest.read_file(place, manifest.MANIFEST, manifest.LARGEST_MANIFEST)
+        (target / manifest.MANIFEST).write_bytes(content)
+        for name in manifest.read_manifest(str(target))["files"]:
             if os.path.lexists(f"{place}/{name}"):
-                (target / name).write_bytes(engine._read(place, name, engine.LARGEST_FILE))
+                (target / name).write_bytes(manifest.read_file(place, name, manifest.LARGEST_FILE))
         engine.Engine(target)  # which compares size and SHA-256 of each, and refuses it when a model is missing
-    except engine.BundleError as error:
+    except manifest.BundleError as error:
         raise PayloadError(str(error).replace(place, str(bundle)).replace(str(target), str(bundle))) from None
     finally:
         os.close(opened)
@@ -104,7 +105,8 @@ def _fill(release: Path, python: str, bundles: list[Path], site: Path) -> None:
     names = [str(DEVICE / "bundles" / bundle.name) for bundle in bundles]
     (system / install.CONFIG).write_text(
         f"bundle = {toml_list(names)}\n"
-        "dashboard = 8765  # of this machine only: ssh -L 8765:127.0.0.1:8765 USER@HOST, then http://127.0.0.1:8765\n",
+        "dashboard = 8765  # of this machine only: ssh -L 8765:127.0.0.1:8765 USER@HOST\n"
+        'dashboard-token-file = "dashboard-token"  # made at the first start: http://127.0.0.1:8765/?token=TOKEN\n',
         encoding="utf-8")
     shutil.copy(install.__file__, release)
 
@@ -137,6 +139,8 @@ def config_folder(config: Path, bundles: list[Path], folder: Path) -> None:
         if name.endswith("-file"):
             if Path(path).parent != config.parent:
                 raise PayloadError(f"{config}: {name} must lie beside it, as it does on the device: move it there")
+            if name == "dashboard-token-file" and not os.path.lexists(path):
+                continue  # the device makes one
             try:
                 shutil.copy(path, folder)
             except OSError as error:

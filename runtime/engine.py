@@ -8,6 +8,7 @@ What a bundle's files hold is looked through first (`manifest`), and what the gr
 stranger's may also be tried in a process of its own before: `trial.try_out`.
 """
 
+import copy
 import functools
 import os
 from typing import Any
@@ -81,12 +82,20 @@ class Engine:
                 self._values.append(ort.OrtValue.ortvalue_from_numpy(array))
                 binding.bind_ortvalue_output(node.name, self._values[-1])
             self._bindings.append(binding)
+        self._session = session
         self._run = session.run_with_iobinding
         self._audio: NDArray[np.float32] = audio[0]
         self._shape = self._audio.shape
         self._score: NDArray[np.float32] = score[0]
         self._states = ping, pong
         self._turn = 0
+
+    def stream(self) -> "Engine":
+        """The same model for another stream of audio, from zero state. Nothing is loaded again. For the same thread."""
+        other = copy.copy(self)
+        other.nan_resets = 0
+        other._bind(self._session)
+        return other
 
     def _try(self) -> None:
         """One step of silence: what cannot run, or wants more memory than there may be, is refused now."""

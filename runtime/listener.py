@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from runtime.audio import SAMPLE_RATE, Samples, pcm_hops, quiet_room, wav_hops
 from runtime.ear import Ear, EarError, load
 from runtime.engine import BundleError
-from runtime.journal import Journal, write
-from runtime.options import OptionsError, parse, read_secret
+from runtime.journal import Journal, remark, write
+from runtime.options import OptionsError, parse
+from runtime.secret import read_secrets
 from runtime.service import Systemd, Terminated, on_sigterm
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Listener:
         self.options = options
         self.journal = Journal()
         self.systemd = Systemd()
+        self._read_secrets(options)
         self.ears = self._load(options)
         self.hop_samples = self.ears[0].engine.hop_samples
         self.hops = self.detections = self.clipped_hops = 0
@@ -64,8 +66,8 @@ class Listener:
             "hook": (self._make_hook, options.exec, options.exec_timeout),
             "led": (self._make_led, options.led),
             "keeper": (self._make_keeper, options.save_on_detect, options.save_seconds, options.save_megabytes),
-            "mqtt": (self._make_mqtt, options.mqtt, options.mqtt_password_file, options.no_mqtt_discovery, keywords),
-            "dashboard": (self._make_dashboard, options.dashboard, options.dashboard_token_file),
+            "mqtt": (self._make_mqtt, options.mqtt, options.mqtt_password, options.no_mqtt_discovery, keywords),
+            "dashboard": (self._make_dashboard, options.dashboard, options.dashboard_token),
         }
         for name, (make, *wishes) in makers.items():
             if self._wishes.get(name, [None]) == wishes:
@@ -76,6 +78,10 @@ class Listener:
             if wishes[0] is not None:
                 self._sinks[name] = make(options)
                 self._wishes[name] = wishes
+
+    def _read_secrets(self, options: argparse.Namespace) -> None:
+        for path in read_secrets(options):
+            self.journal.post("token_made", file=path)
 
     def _make_hook(self, options: argparse.Namespace) -> Any:
         from runtime.hook import Hook
@@ -96,10 +102,9 @@ class Listener:
     def _make_mqtt(self, options: argparse.Namespace) -> Any:
         from runtime.mqtt import MqttError, Publisher
 
-        password = None if options.mqtt_password_file is None else read_secret(options.mqtt_password_file)
         try:
             return Publisher(options.mqtt, keywords=sorted({keyword for ear in self.ears for keyword in ear.keywords}),
-                             password=password, discovery=not options.no_mqtt_discovery,
+                             password=options.mqtt_password, discovery=not options.no_mqtt_discovery,
                              warn=lambda message: self.journal.post("mqtt", message=message))
         except MqttError as error:
             raise OptionsError(str(error)) from None
@@ -107,7 +112,7 @@ class Listener:
     def _make_dashboard(self, options: argparse.Namespace) -> Any:
         from runtime.dashboard import Dashboard
 
-        return Dashboard(self, options.dashboard, options.dashboard_token_file)
+        return Dashboard(self, options.dashboard, options.dashboard_token)
 
     # Running
 
@@ -269,6 +274,7 @@ class Listener:
         """Leaves in `_read` what was read, or what is wrong with it."""
         try:
             options = parse(self._arguments)
+            self._read_secrets(options)
             if (options.wav, options.stdin) != (self.options.wav, self.options.stdin):
                 raise OptionsError("another kind of source needs a restart")
             ears = self._load(options)
@@ -321,4 +327,4 @@ class Listener:
 
 
 def warn(message: str) -> None:
-    print(f"listen: warning: {message}", file=sys.stderr)
+    remark(f"listen: warning: {message}")

@@ -39,7 +39,7 @@ def refuse(name: str, problem: str, fix: str) -> NoReturn:
     raise BundleError("".join(c if c.isprintable() else "?" for c in line)[-LONGEST_MESSAGE:])
 
 
-def _read(folder: str, name: str, largest: int) -> bytes:
+def read_file(folder: str, name: str, largest: int) -> bytes:
     """Content of one plain file of the bundle. A link is refused: it may lead out of the bundle."""
     path = os.path.join(folder, name)
     # Between a look at a path and its opening somebody may put a pipe or a link there: the flags keep it from holding
@@ -77,7 +77,7 @@ def read_manifest(folder: str) -> dict[str, Any]:
     """The manifest, with every field the runtime uses checked for type and range."""
     path = os.path.join(folder, MANIFEST)
     try:
-        text = _read(folder, MANIFEST, LARGEST_MANIFEST).decode()
+        text = read_file(folder, MANIFEST, LARGEST_MANIFEST).decode()
         manifest: Any = json.loads(text, object_pairs_hook=functools.partial(_object, path))
     except (ValueError, RecursionError):
         refuse(path, "not JSON, half-written or damaged", "copy or export the bundle again")
@@ -143,7 +143,7 @@ def read_verified(folder: str, files: dict[str, dict[str, Any]], model: str) -> 
     for name, entry in files.items():
         if name not in models and not os.path.lexists(os.path.join(folder, name)):
             continue
-        found = _read(folder, name, LARGEST_FILE)
+        found = read_file(folder, name, LARGEST_FILE)
         where = os.path.join(folder, name)
         if len(found) != entry["bytes"]:
             refuse(where, f"{len(found)} bytes where {MANIFEST} says {entry['bytes']}, half-written or changed",

@@ -12,6 +12,7 @@ from device import BOOT, KEY, ROOT, SETTINGS, needs_disks, pi_image, small_root
 
 from edge_demo import disk, flash, payload
 from edge_demo.settings import SettingsError, read_settings
+from runtime.options import read_config
 
 
 @pytest.fixture
@@ -148,6 +149,20 @@ def test_the_given_configuration_goes_with_its_secrets(tmp_path, release, toy):
             path = system / "var/lib/earshot" / name
             assert path.read_text() == (config.parent / name).read_text() and path.stat().st_mode & 0o777 == 0o600
         assert payload.differences(system, release) == []
+
+
+def test_the_configuration_that_nobody_gave_has_a_token(release):
+    assert read_config(str(release / "system" / "earshot.toml"))["dashboard-token-file"].endswith("dashboard-token")
+
+
+def test_a_token_that_the_device_is_to_make(tmp_path):
+    config = tmp_path / "mine" / "earshot.toml"
+    config.parent.mkdir()
+    config.write_text('bundle = ["/opt/earshot/current/bundles/happy-base"]\ndashboard = 8765\n'
+                      'dashboard-token-file = "token"\n')
+    (tmp_path / "device").mkdir()
+    payload.config_folder(config, [Path("happy-base")], tmp_path / "device")
+    assert [path.name for path in (tmp_path / "device").iterdir()] == ["earshot.toml"]
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -11,11 +11,11 @@ from toy import write_bundle
 from weaken import weaken
 
 from edge_demo import install, payload
-from runtime import engine
+from runtime import manifest
 
 SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
-LISTED = ('engine._read_manifest(str(target))["files"]', "os.listdir(place)")
-READ = ("engine._read(place, name, engine.LARGEST_FILE)", 'Path(place, name).read_bytes()')
+LISTED = ('manifest.read_manifest(str(target))["files"]', "os.listdir(place)")
+READ = ("manifest.read_file(place, name, manifest.LARGEST_FILE)", 'Path(place, name).read_bytes()')
 CHECKED = ("        engine.Engine(target)", "        pass")
 
 
@@ -71,7 +71,7 @@ def test_a_folder_that_is_a_link_is_not_followed(tmp_path, toy):
 
 def test_a_folder_that_is_exchanged_meanwhile_is_not_read(tmp_path, toy, monkeypatch):
     other = write_bundle(tmp_path / "other", threshold=[0.9])
-    read = engine._read
+    read = manifest.read_file
 
     def exchanging(folder: str, name: str, largest: int) -> bytes:
         content = read(folder, name, largest)
@@ -80,7 +80,7 @@ def test_a_folder_that_is_exchanged_meanwhile_is_not_read(tmp_path, toy, monkeyp
             toy.symlink_to(other)
         return content
 
-    monkeypatch.setattr(engine, "_read", exchanging)
+    monkeypatch.setattr(manifest, "read_file", exchanging)
     payload.copy_bundle(toy, tmp_path / "out")
     toy.unlink()
     (tmp_path / "aside").rename(toy)

@@ -11,7 +11,8 @@ from lines import Lines
 from toy import write_bundle
 
 from runtime import options
-from runtime.options import OptionsError, parse, save_thresholds
+from runtime.config_edit import save_thresholds
+from runtime.options import OptionsError, parse
 
 LOUD = (0.5 * 32767 * np.sin(np.arange(16000))).astype("<i2").tobytes()
 SILENCE = bytes(32000)
@@ -58,7 +59,8 @@ def test_the_command_line_wins(write):
 @pytest.mark.parametrize(("text", "problem"), [
     ('treshold = 0.5', "unknown key 'treshold': did you mean 'threshold'?"),
     ('save_on_detect = "x"', "did you mean 'save-on-detect'?"), ("qqqq = 1", "the keys are bundle, "),
-    ('threshold = "loud"', "threshold must be above 0 and at most 1"), ("threshold = 2", "threshold must be above 0"),
+    ('threshold = "loud"', "threshold must be in 0.001…1"), ("threshold = 2", "must be in 0.001…1"),
+    ("threshold = 1e-46", "must be in 0.001…1"), ("silence" + ".a" * 5000 + " = 1", "nested deeper than 8 levels"),
     ("threshold = {happy = true}", "threshold must be"), ("threshold = [[1]]", "threshold must be"),
     ("stdin = 1", "stdin must be true or false"), ("bundle = []", "bundle must be a list of texts"),
     ('silence = "nan"', "silence must be above 0"), ("silence = inf", "silence must be above 0"),
