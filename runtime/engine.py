@@ -151,7 +151,11 @@ def _limit_memory() -> None:
     info = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
     grow_as_needed = 1  # instead of doubling
     limits = ort.OrtArenaCfg({"max_mem": LARGEST_MEMORY, "arena_extend_strategy": grow_as_needed})
-    ort.create_and_register_allocator(info, limits)
+    try:
+        ort.create_and_register_allocator(info, limits)
+    except RuntimeError as error:  # onnxruntime before 1.23, when another module of this process was first
+        if "already been registered" not in str(error):
+            raise
 
 
 def _session(model: str, content: bytes) -> ort.InferenceSession:

@@ -175,13 +175,6 @@ def _split(node: Node, x: Inputs) -> Results:
     return results, 0
 
 
-def _transpose(node: Node, x: Inputs) -> Results:
-    order = node.attributes["perm"]
-    if sorted(order) != list(range(len(x[0].shape))):
-        raise ValueError
-    return _one(x[0].type, [x[0].shape[axis] for axis in order])
-
-
 def _unsqueeze(node: Node, x: Inputs) -> Results:
     shape, axes = list(x[0].shape), _constants(x[1])
     new = range(len(shape) + len(axes))
@@ -231,18 +224,6 @@ def _convolution(node: Node, x: Inputs) -> Results:
     return _one(kind, shape, _size(shape) * _size(x[1].shape) // channels)
 
 
-def _gru(node: Node, x: Inputs) -> Results:
-    """Its fifth input, the lengths of sequences, may depend on audio."""
-    steps, batch, inputs = x[0].shape
-    directions, _, units = x[2].shape
-    given = node.attributes
-    if given.get("hidden_size") != units or given.get("layout") or (len(x) > 4 and x[4] is not None):
-        raise ValueError
-    last = directions, batch, units
-    shapes = (steps, *last), last
-    return [Tensor(FLOAT, shape) for shape in shapes], steps * _size(last) * 3 * (inputs + units)
-
-
 def _quantize(node: Node, x: Inputs) -> Results:
     return _one(x[2].type, x[0].shape)
 
@@ -273,7 +254,6 @@ OPERATORS = {
     "Div": _operator(_divide),
     "DynamicQuantizeLinear": _operator(_quantize_dynamic),
     "Exp": _operator(_same),
-    "GRU": _operator(_gru, "direction hidden_size layout linear_before_reset"),
     "Gather": _operator(_gather, "axis"),
     "Gemm": _operator(_gemm, "alpha beta transA transB"),
     "Log": _operator(_same),
@@ -294,6 +274,5 @@ OPERATORS = {
     "Split": _operator(_split, "axis num_outputs"),
     "Sub": _operator(_broadcast),
     "Tanh": _operator(_same),
-    "Transpose": _operator(_transpose, "perm"),
     "Unsqueeze": _operator(_unsqueeze),
 }

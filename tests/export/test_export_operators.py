@@ -10,8 +10,9 @@ import toy
 from random_models import random_detector
 
 from export.audio import synthesise
-from export.quantize import CANDIDATES, calibrate, make_candidates, write_sources
-from export.step import Cell, state_shapes
+from export.onnx import export_onnx
+from export.quantize import CANDIDATES, calibrate, make_candidates
+from export.step import Step, state_shapes
 from runtime import onnx_sizes
 from runtime.onnx_scan import scan
 from training.crnn import Size
@@ -24,11 +25,11 @@ TYPES = {kind: np.dtype(name) for kind, name in zip((1, 2, 3, 6, 7), ("f4", "u1"
 def forms(tmp_path_factory) -> dict[str, tuple[bytes, dict[str, tuple[int, ...]]]]:
     """Every candidate of a model that has all that a model can have, and the toy: the file and its inputs' shapes."""
     folder, detector = tmp_path_factory.mktemp("forms"), random_detector(MIXED)
-    sources = write_sources(detector, folder)
-    ranges = calibrate(sources[Cell], detector, synthesise()[:16_000])
+    source = folder / "model.onnx"
+    export_onnx(Step(detector.model), detector, source)
+    ranges = calibrate(source, detector, synthesise()[:16_000])
     detector = replace(detector, trained_ranges=ranges)
-    files = make_candidates(detector, sources, ranges, folder)
-    assert set(files) == set(CANDIDATES)
+    files = {"float": source, **make_candidates(CANDIDATES, source, detector, ranges, folder)}
     inputs = {"audio": (1, detector.hop_samples)} | state_shapes(MIXED)
     found = {name: (path.read_bytes(), inputs) for name, path in files.items()}
     bundle = toy.write_bundle(folder / "toy")
