@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from runtime.files import read_plain
+from runtime.manifest import LOWEST_THRESHOLD
 
 DEFAULT_CONFIG = "/etc/earshot.toml"
 LARGEST_CONFIG = 16 << 10  # bytes
-LOWEST_THRESHOLD = 0.001  # a score never falls to 0: one that it cannot get below counts once, and never again
 DEEPEST = 8  # tables and lists within each other
 SOURCES = ("wav", "stdin", "device", "list-devices")
 

@@ -155,7 +155,7 @@ ATTACKS = {
         ("type(t) in (int, float) and LOWEST_THRESHOLD <= t <= 1 for t", "type(t) in (int, float) for t"), TOLD],
         lambda engine: np.isnan(engine.thresholds[0])),
     "threshold that is deaf": Attack(deaf_threshold, "threshold is not one number in 0.001…1", [
-        ("LOWEST_THRESHOLD <= t", "0 < t")], deaf),
+        ("LOWEST_THRESHOLD <= t <= 1", "0 < t <= 1")], deaf),
     "thousands of keywords": Attack(many_keywords, "keywords is not a list of 1…32 names", [
         ("MOST_KEYWORDS = 32", "MOST_KEYWORDS = 20_000")], lambda engine: len(engine.keywords) == 20_000),
     "keyword that commands the terminal": Attack(commanding_keyword, "keywords is not a list of 1…32 names", [

@@ -208,7 +208,8 @@ def test_a_clock_set_back_changes_nothing(hear, detected, pulse, tmp_path):
     clock.write_text("+86400")
     time.sleep(1)
     summary = lines.end()
-    assert not set(summary["events"]) - {"overflow", "gap"} and lost(lines) < 0.5
+    # Below libfaketime the listener cannot start the Python that tries the bundle.
+    assert not set(summary["events"]) - {"overflow", "gap", "untried"} and lost(lines) < 0.5
     clips = sorted((tmp_path / "clips").iterdir())
     assert [path.name[:7] for path in clips] == ["000001-", "000002-"]
     assert clips[0].name[7:] > clips[1].name[7:]  # the clock was back, the order is right all the same
