@@ -20,7 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 SAMPLE_RATE = 16_000
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 SPLITS = ("training", "validation", "testing")
 
 

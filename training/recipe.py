@@ -6,8 +6,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from training.corpora import SPEECH, known_packages
 from training.crnn import Size
-from training.packages import SPEECH
 
 
 class RecipeError(Exception):
@@ -21,7 +21,7 @@ class Data:
     keywords: tuple[str, ...]
     words: tuple[str, ...] = ("speech_commands", "wake_words")  # folders of words, each a folder of clips
     speech: tuple[str, ...] = ("read_speech", "other_words")  # negatives of any depth and length
-    packages: tuple[str, ...] = tuple(SPEECH)  # Debian's, whose speech is more negatives; needs apt-get, 350 MB
+    packages: tuple[str, ...] = known_packages("training", SPEECH)  # Debian's, more negatives; needs apt-get, 420 MB
     noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
     synthetic: int = 5000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
     mislabelled: bool = False  # train on the clips that mislabelled.txt names, too

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training import augment, data
+from training import augment, corpora, data
 from training.augment import AROUND, low_noise, spoken_in
 from training.crnn import CRNN, State, log_odds
 from training.features import FRAME_STEP, SAMPLE_RATE
@@ -67,12 +67,13 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
         if not (labels == index).any() or not (labels != index).any():
             raise data.DataError(f"validation needs clips of {keyword!r} and of other words below {base}")
     clips = [clip[:LONGEST] for clip in data.read_floats(found, "validation clips")]
-    speech = [c for c in data.find(base, recipe.data.speech) if c.split == "validation"]
+    speech = [c for c in corpora.split(data.find(base, recipe.data.speech), base) if c.split == "validation"]
     noises = data.find(base, recipe.data.noise or Data.noise)  # what learns from none hears some here
     rooms = augment.room_responses(min(ROOMS, recipe.data.rooms or ROOMS), seed=1)
     held_out = data.read_floats([c for c in noises if c.split == "validation"] or noises, "validation noise")
     held_out = [noise[:LONGEST] for noise in held_out]
-    talk = data.read_floats(data.find(base, recipe.data.continuous) or speech, "continuous speech")
+    continuous = [c for c in corpora.split(data.find(base, recipe.data.continuous), base) if c.split != "testing"]
+    talk = data.read_floats(continuous or speech, "continuous speech")
     stream = np.concatenate(talk or clips[:1])
     rng = np.random.default_rng(0)
     spoken = [clip for clip, label in zip(clips, labels, strict=True) if label >= 0]

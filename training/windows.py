@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from training import augment, data, mislabelled, packages, splice, synthesize
+from training import augment, corpora, data, mislabelled, splice, synthesize
 from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Data, Recipe, Schedule
@@ -63,11 +63,12 @@ class Clips:
 def find(base: Path, recipe: Recipe) -> Clips:
     """The recordings of the training split. Raises DataError where a keyword has no clips."""
     wrong = set() if recipe.data.mislabelled else mislabelled.known()
+    spoken = recipe.data.keywords
     words = [c for c in data.find(base, recipe.data.words, words=True) if c.split == "training"]
     words = [c for c in words if mislabelled.name_of(c.path, base) not in wrong]
-    speech = [c for c in data.find(base, recipe.data.speech) if c.split == "training"]
+    speech = [c for c in corpora.split(data.find(base, recipe.data.speech), base) if c.split == "training"]
+    more = corpora.speech("training", None, spoken, recipe.data.packages)
     noise = [c for c in data.find(base, recipe.data.noise) if c.split == "training"]
-    spoken = recipe.data.keywords
     for keyword in spoken:
         if not any(c.word == keyword for c in words):
             raise data.DataError(f"no training clips of {keyword!r} in {', '.join(recipe.data.words)} below {base}")
@@ -75,7 +76,7 @@ def find(base: Path, recipe: Recipe) -> Clips:
         [[c for c in words if c.word == k] for k in spoken],
         [c for c in words if c.word not in spoken],
         [c for c in speech if not any(k in c.path.relative_to(base).as_posix() for k in spoken)],
-        [data.Clip(path, "", "training") for path in packages.recordings(recipe.data.packages, spoken)],
+        [data.Clip(one.path, "", "training") for one in more if one.path],
         noise,
         [data.Clip(path, "", "training") for path in synthesize.utterances(spoken, recipe.data.synthetic)],
     )
