@@ -10,7 +10,7 @@ IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-suppor
   fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils \
   valgrind
 TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
-  openssh-server rsync fdisk dosfstools mtools shellcheck
+  openssh-server rsync fdisk dosfstools mtools shellcheck qemu-user-static
 
 .PHONY: help export check test pytest test-all soak train table ablation data demo evaluate compare measure bench test-arm64 \
   deploy flash image test-image system test-system image-system clean
@@ -29,7 +29,7 @@ help:
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
 	@echo "make evaluate BUNDLE=dist/happy-ensemble   false accepts, misses, DET; PEERS=1 adds microWakeWord's"
 	@echo "make compare                int8 against float: misses, and drift in an hour (BUNDLE=dist/happy-ensemble)"
-	@echo "make measure                ranges and costs of int8 for every shipped checkpoint, on EARSHOT_DATA"
+	@echo "make measure                choose the int8 form of every shipped checkpoint, on EARSHOT_DATA"
 	@echo "make test-arm64             listen.py and every score on an emulated arm64, against this machine's"
 	@echo "make demo WAV=file.wav      picture of level, mel and score, events marked (BUNDLE=dist/happy-ensemble)"
 	@echo "make bench                  CPU, memory and start-up beside torch; PEERS=1 adds pymicro- and pyopen-wakeword"

@@ -115,6 +115,8 @@ def compare(bundle: str, wav: str) -> list[str]:
     events = [[json.loads(line) for line in said.splitlines()] for said in (
         run([sys.executable, *command], dict(os.environ)), there(*command))]
     ours_found, theirs_found = ([(e["time_s"], e["keyword"]) for e in one if "keyword" in e] for one in events)
+    if missed := set(Engine(bundle).keywords) - {keyword for _, keyword in ours_found}:
+        raise Differs(f"{bundle}: listen.py does not detect {', '.join(sorted(missed))} in {wav}: nothing to compare")
     if ours_found != theirs_found:
         raise Differs(f"{bundle}: listen.py detects {theirs_found} on arm64 and {ours_found} here")
     lines.append(f"{bundle}: listen.py detects the same on both: {ours_found}")
@@ -146,10 +148,10 @@ def estimates(bundle: str, model: str) -> list[str]:
     return lines
 
 
-def fixtures(path: Path) -> None:
-    """The repository's recordings in one WAV file."""
+def audio_for(bundle: str, path: Path) -> None:
+    """Write one WAV file of synthesised speech and of what the bundle's model takes for its keywords."""
     parts = []
-    for file in sorted((ROOT / "tests" / "fixtures").glob("*.wav")):
+    for file in (*sorted((ROOT / "tests" / "fixtures").glob("*.wav")), Path(bundle) / "keywords.wav"):
         with wave.open(str(file)) as opened:
             parts.append(opened.readframes(opened.getnframes()))
     with wave.open(str(path), "wb") as joined:
@@ -161,15 +163,15 @@ def main() -> int:
     name, form = "python -m edge_demo.arm64_check", argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=name, description=__doc__, formatter_class=form)
     parser.add_argument("bundle", nargs="+", help="folder of a bundle")
-    parser.add_argument("--wav", help="16 kHz, mono, 16 bits (default: the repository's fixtures)")
+    parser.add_argument("--wav", help="16 kHz, mono, 16 bits (default: the fixtures and the bundle's keywords.wav)")
     options = parser.parse_args()
     try:
         arm64.need(*arm64.NEEDS, "valgrind")
         with tempfile.TemporaryDirectory() as scratch:
-            wav = options.wav or str(Path(scratch) / "fixtures.wav")
-            if not options.wav:
-                fixtures(Path(wav))
             for bundle in options.bundle:
+                wav = options.wav or str(Path(scratch) / "audio.wav")
+                if not options.wav:
+                    audio_for(bundle, Path(wav))
                 for line in compare(bundle, wav):
                     print(line, flush=True)
                 print("\n".join(estimates(bundle, Engine(bundle).model)), flush=True)

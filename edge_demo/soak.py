@@ -5,10 +5,10 @@
 
 Feeds listen.py, as a process, an hour's programme again and again: speech (EARSHOT_DATA/continuous, else
 tests/fixtures), noise, silence, minutes of digital zeros, clipped and very quiet audio, drawn anew each hour. Every
-hour ends with a probe: the same ten seconds and the same clip. A model may well remember for longer than ten seconds,
-and its scores then tell what it heard before; so the last hour repeats the first, and what differs then is drift.
-Exit code 1 unless every hop of the probe scores within 0.01 of the first hour's in the last, memory grows by less than
-1 MB, and every hop fed was processed.
+hour ends with a probe: the same ten seconds and the bundle's keywords.wav. A model may well remember for longer than
+ten seconds, and its scores then tell what it heard before; so the last hour repeats the first, and what differs then is
+drift. Exit code 1 unless every hop of the probe scores within 0.01 of the first hour's in the last, memory grows by
+less than 1 MB, and every hop fed was processed.
 """
 
 import argparse
@@ -74,9 +74,9 @@ def programme(talk: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate(minutes).astype(np.float32)
 
 
-def probe() -> np.ndarray:
-    """Ten seconds of low noise and a clip, the same each time, in whole hops."""
-    clip = wav(sorted(FIXTURES.glob("happy_flite*.wav"))[0])
+def probe(bundle: Path) -> np.ndarray:
+    """Ten seconds of low noise and what the model takes for its keywords, the same each time, in whole hops."""
+    clip = wav(bundle / "keywords.wav")
     lead = np.random.default_rng(0).standard_normal(10 * RATE).astype(np.float32) * 1e-3
     joined = np.concatenate([lead, clip, lead[: RATE // 2]])
     return joined[: len(joined) // HOP * HOP]
@@ -127,7 +127,7 @@ class Run:
 
 
 def soak(bundle: str, hours: int) -> int:
-    talk, asked = speech(), probe()
+    talk, asked = speech(), probe(Path(bundle))
     shown = -(-len(asked[10 * RATE :]) // HOP)  # hops of the clip itself
     first: np.ndarray | None = None
     memory: list[float] = []

@@ -29,7 +29,7 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from edge_demo import cost, evaluate, table_plots
-from export.bundle import file_of
+from export.quantize import file_of
 from runtime.engine import BundleError, Engine
 from training import data, metrics
 from training import recipe as recipes
@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
 BASE = "base"  # what all others are compared with, unless recipes are named: then it is the first of these
 # Each model file of a bundle is a row of its own: candidate of export.quantize → what is put before the recipe's name.
-FLOAT, TRAINED = "float", "static, signed, trained"
+FLOAT, TRAINED = "float", "static, trained"
 FORMS = {FLOAT: "", "dynamic": "DQ+", "static": "SQ+", TRAINED: "QAT+"}
 # What the two seed projects call their models, the second's marked with a prime. Other recipes keep their own names.
 THEIR_NAMES = {

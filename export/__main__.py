@@ -16,15 +16,13 @@ from typing import Any
 import torch
 
 from export.bundle import export
-from export.detector import Detector
+from export.detector import Detector, read_checkpoint
 from export.foreign import read_state_dict
-from export.measure import recorded
 from export.quantize import CANDIDATES
 from export.verify import VerifyError
 from training import checkpoint
 
 REFRACTORY_HOPS = 12  # of a seed's model: about a second
-INT8_FORMS = [name for name, candidate in CANDIDATES.items() if candidate.method != "float"]
 FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -58,9 +56,9 @@ def parser() -> argparse.ArgumentParser:
     )
     known.add_argument("checkpoints", nargs="*", type=Path, metavar="CHECKPOINT", help="folder or .safetensors file")
     known.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundles go to DIR/<name>")
-    known.add_argument("--also", action="append", default=[], choices=INT8_FORMS, metavar="CANDIDATE",
+    known.add_argument("--also", action="append", default=[], choices=CANDIDATES, metavar="CANDIDATE",
                        help="keep this int8 form too, whether it agrees or not, as model.CANDIDATE.onnx; may be given "
-                       f"again; one of {', '.join(f'“{name}”' for name in INT8_FORMS)}")  # fmt: skip
+                       f"again; one of {', '.join(f'“{name}”' for name in CANDIDATES)}")  # fmt: skip
     seed = known.add_argument_group("import a state dict of the seed projects")
     seed.add_argument("--seed-state-dict", type=Path, metavar="FILE.pt", help="a CRNN with conv, gru, attention, ...")
     seed.add_argument("--keyword", help="the word it was trained for")
@@ -113,18 +111,6 @@ def read(options: argparse.Namespace) -> list[Detector]:
         if names.count(name) > 1:
             raise checkpoint.CheckpointError(f"two checkpoints are called {name}: their bundles would be one")
     return detectors
-
-
-def read_checkpoint(path: Path, measured: dict[str, Any] | None = None) -> Detector:
-    """measured: of recordings; by default what int8.json says."""
-    model, info = checkpoint.load(path)
-    counts = len(info.keywords), len(info.thresholds), model.size.keywords
-    if len(set(counts)) > 1:
-        raise checkpoint.CheckpointError(
-            f"{path}: {counts[0]} keywords, {counts[1]} thresholds and {counts[2]} outputs do not fit; train it again"
-        )
-    measured = recorded(path) if measured is None else measured
-    return Detector(info.name, model, info.keywords, info.thresholds, info.refractory_hops, info.ranges, measured)
 
 
 def table(bundles: list[dict[str, Any]], out: Path) -> str:

@@ -6,15 +6,24 @@ a steady tone, full scale with clipping, a whisper, and digital silence; and the
 for its keywords.
 """
 
+import math
+import wave
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export.detector import Detector
 from training.crnn import CRNN, log_odds
 from training.features import SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 SEED = 1
+HISS = 3e-4  # of a microphone
+SURE = 4.0  # log-odds: a score of 0.98
+NOISE = 3e-3
+LEAST_STEPS, MOST_STEPS = 40, 400
 
 FORMANTS = np.array(  # Hz, of vowels (Peterson & Barney 1952, men): i, ɪ, ɛ, æ, ɑ, ɔ, ʊ, u
     [
@@ -30,12 +39,22 @@ FORMANTS = np.array(  # Hz, of vowels (Peterson & Barney 1952, men): i, ɪ, ɛ, 
 )
 
 
-def verification_audio(model: CRNN) -> Audio:
-    """24 s that are the same for all models, and 2.1 s for each keyword: 16 kHz, −1…1."""
-    parts: list[Audio] = [synthesise()]
-    for keyword in range(model.size.keywords):
-        parts += [provoke(model, keyword), np.zeros(SAMPLE_RATE // 2, np.float32)]
+def verification_audio(spoken: Audio) -> Audio:
+    """24 s that are the same for all models, and `keyword_audio` of the model at hand: 16 kHz, −1…1."""
+    return np.concatenate([synthesise(), spoken])
+
+
+def keyword_audio(detector: Detector) -> Audio:
+    """For each keyword in turn a second of faint noise, 1.6 s that the model takes for it, and half a second."""
+    parts: list[Audio] = []
+    for index, threshold in enumerate(detector.thresholds):
+        wanted = max(SURE, math.log(threshold / (1 - threshold)) + 1)
+        parts += [hiss(1.0), provoke(detector.model, index, wanted), hiss(0.5)]
     return np.concatenate(parts)
+
+
+def hiss(seconds: float) -> Audio:
+    return np.random.default_rng(SEED).normal(0, HISS, round(seconds * SAMPLE_RATE)).astype(np.float32)
 
 
 def synthesise() -> Audio:
@@ -53,7 +72,7 @@ def synthesise() -> Audio:
     sound = np.concatenate(sounds)
     # A microphone's own hiss. A loud sound without any leaves its empty bands, just above the floor of the logarithm,
     # to float32's rounding errors: there any two ways to sum differ by 0.01, and so do FFT and matrix product.
-    sound += rng.normal(0, 3e-4, len(sound))
+    sound += rng.normal(0, HISS, len(sound))
     silence = np.zeros(SAMPLE_RATE)
     return np.concatenate([silence, np.clip(sound, -1, 1), silence]).astype(np.float32)
 
@@ -85,19 +104,35 @@ def vowel(rng: np.random.Generator, seconds: float) -> NDArray[np.float64]:
     return out / np.abs(out).max() * np.hanning(n)
 
 
-def provoke(model: CRNN, keyword: int, seconds: float = 1.6, steps: int = 40) -> Audio:
-    """Noise turned by gradient ascent into what the model takes for a keyword (after Simonyan et al. 2014).
+def provoke(model: CRNN, keyword: int, wanted: float, seconds: float = 1.6) -> Audio:
+    """Noise turned by gradient ascent into what the model takes for a keyword (after Simonyan et al. 2014): from zero
+    state, after hiss, and after speech.
 
-    A good model answers 0 to all of `verification_audio`, and then a difference of scores says little. This makes any
-    model's score rise, so that verification also sees it above the threshold. `keyword`: its index.
+    A good model answers 0 to all of `synthesise`, and then a difference of scores says little. This makes any model's
+    score rise, so that verification also sees it above the threshold. keyword: its index; wanted: log-odds.
     """
-    hops = round(seconds * SAMPLE_RATE) // model.size.hop_samples
-    noise = np.random.default_rng(SEED).normal(0, 0.02, hops * model.size.hop_samples)
-    audio = torch.tensor(noise[None], dtype=torch.float32, requires_grad=True)
+    hop, random = model.size.hop_samples, torch.Generator().manual_seed(SEED)
+    length = round(seconds * SAMPLE_RATE) // hop * hop
+    talk, quiet = babble(np.random.default_rng(SEED), seconds)[:length] * 0.1, hiss(seconds)[:length]
+    before = torch.from_numpy(np.stack([np.zeros(length), quiet, talk]).astype(np.float32))
+    audio = (0.02 * torch.randn(1, length, generator=random)).requires_grad_()
     optimizer = torch.optim.Adam([audio], lr=3e-3)
     with torch.enable_grad():
-        for _ in range(steps):
-            odds = log_odds(model(audio, model.zero_state())[0].logits)[0, -hops // 3 :, keyword]
-            (audio.grad,) = torch.autograd.grad(-odds.clamp(max=4).mean(), audio)  # 4: a score of 0.98 is enough
+        for step in range(MOST_STEPS):
+            heard = torch.cat([before, audio + NOISE * torch.randn(before.shape, generator=random)], dim=1)
+            shift = int(torch.randint(hop, (), generator=random))  # it may begin anywhere in a hop
+            heard = heard[:, shift : 2 * length - hop + shift]
+            odds = log_odds(model(heard, model.zero_state(len(heard)))[0].logits)[:, -length // hop // 3 :, keyword]
+            odds = odds.clamp(max=wanted).mean(1)
+            if step >= LEAST_STEPS and odds.min() > wanted - 0.5:
+                break
+            (audio.grad,) = torch.autograd.grad(-odds.mean(), audio)
             optimizer.step()
     return audio.detach()[0].clamp(-1, 1).numpy()
+
+
+def write_wav(path: Path, audio: Audio) -> None:
+    """audio: (samples,), −1…1; 16 bits."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes(np.round(audio * 32767).astype("<i2").tobytes())

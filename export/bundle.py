@@ -1,6 +1,5 @@
 """A trained model → a verified bundle."""
 
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,23 +8,30 @@ from typing import Any
 
 import torch
 
-from export.audio import verification_audio
-from export.choose import Trial, choose, try_all, why_float
+from export.audio import keyword_audio, verification_audio, write_wav
+from export.choose import chosen_form, why_float
 from export.detector import Detector
 from export.folder import new_folder
 from export.manifest import manifest, write_manifest
-from export.ort import MOBILE, export_ort
-from export.quantize import CANDIDATES, calibrate, make_candidates, write_sources
+from export.onnx import export_onnx
+from export.quantize import (
+    CANDIDATES,
+    FRONT_END,
+    calibrate,
+    file_of,
+    make_candidates,
+    precision,
+    saturating_nodes,
+)
 from export.report import executed_operations, write_report
-from export.step import Cell, Step, offline_scores
+from export.step import Step, offline_scores
 from export.timing import step_times
 from export.torchscript import export_torchscript
-from export.verify import TOLERANCES, Parity, VerifyError, onnx_form, torchscript_form, verify
+from export.verify import TOLERANCES, Array, Parity, VerifyError, onnx_form, torchscript_form, verify
 from training.crnn import n_parameters
 
-RECORDED = ("calibrated_on", "measured_on")  # what int8.json says of its recordings
-ONNX_FORMS = ("model.onnx", "model.int8.onnx")
-QUICKER = 0.95  # of float's step time, that int8 must not exceed to be the default: less is the noise of measuring
+FLOAT, INT8, TORCHSCRIPT, KEYWORDS = "model.onnx", "model.int8.onnx", "model.torchscript", "keywords.wav"
+DEFAULT = FLOAT  # nearest to the trained model, and the quicker one at this size wherever it was measured
 
 
 def export(
@@ -38,64 +44,70 @@ def export(
     Raises VerifyError when a form does not say what the trained model says, and OSError when writing fails; either
     way nothing is left behind, and an older bundle of that name stays.
     """
-    if not detector.trained_ranges and any(CANDIDATES[name].trained for name in also):
+    chosen = chosen_form(detector)
+    if not detector.trained_ranges and any(CANDIDATES[name].trained for name in (chosen, *also)):
         raise VerifyError("its ranges were not trained: --also keeps that form of what train.quantized_epochs leaves")
-    with new_folder(out / detector.name) as folder, tempfile.TemporaryDirectory() as scratch:
-        say(f"{detector.name}: writing TorchScript, ONNX and all that might become int8 ONNX")
-        export_torchscript(Step(detector.model), folder / "model.torchscript")
-        audio = verification_audio(detector.model)
-        reference = offline_scores(detector.model, torch.from_numpy(audio)).numpy()
-        sources = write_sources(detector, Path(scratch))
-        calibrated = detector.recorded.get("ranges") or calibrate(sources[Cell], detector, audio)
-        files = make_candidates(detector, sources, calibrated, Path(scratch))
-        shutil.copyfile(files["float"], folder / "model.onnx")
+    with new_folder(out / detector.name) as folder:
+        say(f"{detector.name}: writing TorchScript, ONNX and int8 ONNX")
+        export_torchscript(Step(detector.model), folder / TORCHSCRIPT)
+        export_onnx(Step(detector.model), detector, folder / FLOAT)
+        spoken = keyword_audio(detector)
+        write_wav(folder / KEYWORDS, spoken)
+        audio = verification_audio(spoken)
+        write_int8(detector, folder, audio, chosen, also)
 
-        say(f"{detector.name}: verifying the float forms against the trained model")
-        forms = {"model.onnx": onnx_form(folder / "model.onnx", detector)}
-        forms["model.torchscript"] = torchscript_form(folder / "model.torchscript")
+        say(f"{detector.name}: verifying them against the trained model")
+        forms = {name: onnx_form(folder / name, detector) for name in (FLOAT, INT8)}
+        forms[TORCHSCRIPT] = torchscript_form(folder / TORCHSCRIPT)
         parity = verify(detector, audio, forms)
+        check_detections(detector, parity)
 
-        say(f"{detector.name}: measuring which int8 form to take")
-        tried = try_all(detector, sources, files, audio, reference)
-        chosen = choose(tried)
-        shutil.copyfile(files[chosen], folder / "model.int8.onnx")
-        for name in also:
-            shutil.copyfile(files[name], folder / file_of(name))
-        export_ort(folder)
-
-        int8 = {name: onnx_form(folder / name, detector) for name in ("model.int8.onnx", MOBILE)}
-        forms |= int8
-        parity |= verify(detector, audio, int8)
-
-        say(f"{detector.name}: measuring the step")
-        times = step_times(detector, forms, audio)
-        quicker = times["model.int8.onnx"] <= QUICKER * times["model.onnx"]
-        default_model = "model.int8.onnx" if quicker else "model.onnx"
+        say(f"{detector.name}: measuring the step, drawing the report")
         measured = {
             "parameters": n_parameters(detector.model),
             "audio_seconds": round(len(audio) / detector.sample_rate, 1),
-            "default_model": default_model,
+            "default_model": DEFAULT,
             "parity": {name: parity_figures(name, one) for name, one in parity.items()},
-            "step_us": times,
-            "nodes": {name: executed_operations(folder / name).total() for name in ONNX_FORMS},
-            "int8": {
-                "chosen": chosen,
-                "recordings": {key: detector.recorded[key] for key in RECORDED if key in detector.recorded},
-                "candidates": {name: trial_figures(trial) for name, trial in tried.items()},
-            },
+            "step_us": step_times(detector, forms, audio),
+            "nodes": {name: executed_operations(folder / name).total() for name in (FLOAT, INT8)},
+            "int8": int8_figures(detector, chosen),
         }
-
-        say(f"{detector.name}: drawing the report")
-        floats = {node: why_float(tried, chosen, node) for node in tried[chosen].left_float}
+        trials = detector.recorded.trials if detector.recorded else {}
+        left = [node for node, integer in precision(folder / FLOAT, folder / INT8).items() if not integer]
+        floats = {node: why_float(trials, chosen, node) for node in left if not node.startswith(FRONT_END)}
+        reference = offline_scores(detector.model, torch.from_numpy(audio)).numpy()
         write_report(folder, detector, measured, reference, parity, floats)
-        content = manifest(detector, folder, default_model, measured, [file_of(name) for name in also])
+        content = manifest(detector, folder, DEFAULT, measured, [file_of(name) for name in also])
         write_manifest(content, folder)  # last: what has a manifest is a bundle
     return content
 
 
-def file_of(candidate: str) -> str:
-    """What the file of a candidate is called that is kept besides the one that is chosen."""
-    return f"model.{candidate.replace(',', '').replace(' ', '-')}.onnx"
+def check_detections(detector: Detector, parity: dict[str, Parity]) -> None:
+    """Raises VerifyError when a form misses a keyword in KEYWORDS, which the verification audio ends with."""
+    for name, one in parity.items():
+        highest = one.scores.max(axis=0)
+        for keyword, threshold, score in zip(detector.keywords, detector.thresholds, highest, strict=True):
+            if score < threshold:
+                raise VerifyError(f"{name}: nothing reaches {keyword!r}'s threshold of {threshold:g}; train it longer")
+
+
+def write_int8(detector: Detector, folder: Path, audio: Array, chosen: str, also: Sequence[str]) -> None:
+    """The chosen candidate as INT8, and those of `also` under their own names. Raises VerifyError when a CPU without
+    VNNI would compute other sums."""
+    source, names = folder / FLOAT, {chosen, *also}
+    recorded = detector.recorded
+    if recorded:
+        ranges = recorded.ranges
+    else:  # of the files that depend on them, none is in a bundle unless `also` asks for it
+        ranges = calibrate(source, detector, audio) if any(CANDIDATES[n].method == "static" for n in also) else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, path in make_candidates(sorted(names), source, detector, ranges, Path(scratch)).items():
+            if nodes := saturating_nodes(path):
+                raise VerifyError(f"{name}: {', '.join(nodes)}: signed weights give other scores on CPUs without VNNI")
+            if name == chosen:
+                shutil.copyfile(path, folder / INT8)
+            if name in also:
+                shutil.copyfile(path, folder / path.name)
 
 
 def parity_figures(name: str, parity: Parity) -> dict[str, float]:
@@ -109,19 +121,14 @@ def parity_figures(name: str, parity: Parity) -> dict[str, float]:
     }
 
 
-def trial_figures(trial: Trial) -> dict[str, Any]:
-    """What JSON can hold, which infinity is not among; what was not measured is left out."""
-    figures = {
-        "bytes": trial.bytes,
-        "largest": trial.largest,
-        "mean": trial.mean,
-        "step_us": trial.step_us,
-        "left_float": trial.left_float,
-        "more_misses_on_recordings": trial.misses,
-        "mean_on_recordings": trial.heard,
-    }
+def int8_figures(detector: Detector, chosen: str) -> dict[str, Any]:
+    """What the manifest and the report say of the choice."""
+    recorded = detector.recorded
+    if recorded is None or not recorded.chosen:
+        return {"chosen": chosen}
     return {
-        key: float(f"{value:.3g}") if isinstance(value, float) else value
-        for key, value in figures.items()
-        if value is not None and value != math.inf
+        "chosen": chosen,
+        "calibrated_on": recorded.calibrated_on,
+        "measured_on": recorded.measured_on,
+        "candidates": {name: trial._asdict() for name, trial in recorded.trials.items()},
     }

@@ -1,108 +1,56 @@
-"""Which of the candidates becomes model.int8.onnx: measured, not believed.
+"""Which candidate becomes model.int8.onnx.
 
-Each is measured on the verification audio (agreement with the trained model, step time, size). What recordings say of
-it (misses, and agreement minutes into a stream) comes with the checkpoint, in int8.json: `python -m export.measure`
-writes it, as an export has no recordings. Without that file the verification audio calibrates and decides alone, and
-the report says so.
+No figure of the exporting machine decides: a checkpoint gives the same bundle on every CPU.
+
+`python -m export.measure` judges the candidates on recordings and keeps its choice beside the weights, in int8.json.
+Without that file a fixed rule decides.
 """
 
-import math
-from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-
 from export.detector import Detector
-from export.quantize import CANDIDATES, FRONT_END, RING, precision
-from export.timing import step_times
-from export.verify import TOLERANCES, Array, VerifyError, onnx_form, stream
+from export.quantize import RING
+from export.recorded import Trial
+from export.verify import TOLERANCES, VerifyError
 
-SLOWER = 1.2  # times the fastest of those that may be chosen
-
-
-class Trial(NamedTuple):
-    """One candidate, measured."""
-
-    bytes: int
-    largest: float  # difference of scores on the verification audio; infinite where they are no numbers
-    mean: float
-    step_us: float
-    left_float: list[str]  # nodes of the network proper with weights
-    misses: float | None  # more missed clips than in float, as a share; None: not measured on recordings
-    heard: float | None  # mean difference of scores on recordings
+UNMEASURED, TRAINED = "dynamic, convolution float", "static, trained"  # the fixed rule; the latter where it can be had
+LARGER = 1.1  # times the smallest file, that a nearer one may have
 
 
-def try_all(
-    detector: Detector, sources: dict[type, Path], files: dict[str, Path], audio: Array, reference: Array
-) -> dict[str, Trial]:
-    """Every candidate measured, by name.
-
-    sources, files: of export.quantize; audio: (samples,); reference: the trained model's scores, (hops, keywords).
-    """
-    forms = {name: onnx_form(path, detector) for name, path in files.items()}
-    agreement = {}
-    for name, form in list(forms.items()):
-        try:
-            difference = np.abs(stream(name, form, detector, audio) - reference)
-            agreement[name] = float(difference.max()), float(difference.mean())
-        except VerifyError:
-            agreement[name] = math.inf, math.inf
-            del forms[name]
-    times = step_times(detector, forms, audio)
-    recorded = detector.recorded.get("candidates", {})
-    found = {}
-    for name, path in files.items():
-        kinds = precision(sources[CANDIDATES[name].cell], path)
-        left_float = [node for node, integer in kinds.items() if not integer and not node.startswith(FRONT_END)]
-        said = recorded.get(name, {})
-        found[name] = Trial(
-            path.stat().st_size,
-            *agreement[name],
-            times.get(name, math.inf),
-            left_float,
-            said.get("more_misses"),
-            said.get("mean_difference"),
-        )
-    return found
+def chosen_form(detector: Detector) -> str:
+    """The candidate that its int8.json names, or else the fixed rule's."""
+    if detector.recorded and detector.recorded.chosen:
+        return detector.recorded.chosen
+    return TRAINED if detector.trained_ranges else UNMEASURED
 
 
-def choose(found: dict[str, Trial]) -> str:
-    """Of the candidates that agree with the trained model and miss no more clips than float does: those that leave
-    the fewest weights float; of these, those not much slower than the fastest; of these, the one nearest to float.
+def choose(trials: dict[str, Trial]) -> str:
+    """Of the candidates that agree with the trained model and miss no more clips than float does (or the fewest, where
+    all miss more): those whose file is at most a tenth larger than the smallest; of these, the nearest to float.
 
     Raises VerifyError when none agrees.
     """
     allowed = TOLERANCES["model.int8.onnx"]
-    agreeing = {
-        name: trial
-        for name, trial in found.items()
-        if CANDIDATES[name].method != "float" and trial.largest <= allowed.largest and trial.mean <= allowed.mean
-    }
+    agreeing = {n: t for n, t in trials.items() if t.largest <= allowed.largest and t.mean <= allowed.mean}
     if not agreeing:
         raise VerifyError("no int8 form of this model agrees with it; train it again, or longer")
-    fewest = min(trial.misses or 0 for trial in agreeing.values())
-    good = {n: t for n, t in agreeing.items() if (t.misses or 0) <= max(0.0, fewest)}
-    weights = {name: len(set(trial.left_float) - {RING}) for name, trial in good.items()}  # the ring has none
-    whole = {name: trial for name, trial in good.items() if weights[name] == min(weights.values())}
-    fastest = min(trial.step_us for trial in whole.values())
-    quick = {name: trial for name, trial in whole.items() if trial.step_us <= SLOWER * fastest}
-    return min(quick, key=lambda name: quick[name].mean if quick[name].heard is None else quick[name].heard or 0.0)
+    fewest = max(0.0, min(trial.more_misses for trial in agreeing.values()))
+    good = {name: trial for name, trial in agreeing.items() if trial.more_misses <= fewest}
+    smallest = min(trial.bytes for trial in good.values())
+    small = [name for name, trial in good.items() if trial.bytes <= LARGER * smallest]
+    return min(small, key=lambda name: good[name].mean_difference)
 
 
-def why_float(found: dict[str, Trial], chosen: str, node: str) -> str:
-    """Figures of the candidates that have this node in int8, and why each was not taken."""
-    reasons = []
-    for name, trial in found.items():
-        if CANDIDATES[name].method == "float" or node in trial.left_float:
-            continue
-        reasons.append(f"“{name}”: {figures(trial)}")
-    return f"worse in int8: {'; '.join(reasons)}; taken: {figures(found[chosen])}" if reasons else "no int8 form of it"
+def why_float(trials: dict[str, Trial], chosen: str, node: str) -> str:
+    """Why a node of the network is float in the chosen candidate: figures of the candidates that have it in int8."""
+    if node == RING:
+        return "its attention weights are exponentials: 8 bits cannot hold their range"
+    others = [name for name, trial in trials.items() if node not in trial.left_float]
+    if not others:
+        return "the rule for a checkpoint without int8.json: nearest to float (`python -m export.measure` judges)"
+    return f"taken: {figures(trials[chosen])}; in int8: {'; '.join(f'“{n}”: {figures(trials[n])}' for n in others)}"
 
 
 def figures(trial: Trial) -> str:
-    if not math.isfinite(trial.mean):
-        return "scores are no numbers"
-    parts = [f"scores differ by {trial.mean:.2g} on average, {trial.largest:.2g} at most, {trial.step_us:.0f} µs"]
-    if trial.misses is not None:
-        parts.append(f"{100 * trial.misses:+.2f} points of misses")
-    return ", ".join(parts)
+    return (
+        f"{trial.bytes / 1024:.1f} KiB, {100 * trial.more_misses:+.2f} points of misses, scores differ by "
+        f"{trial.mean_difference:.2g} on average"
+    )

@@ -1,16 +1,17 @@
 """What an export is handed: a trained model and how it is to be used."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from export import recorded
+from export.recorded import Ranges, Recorded
 from export.step import state_shapes
+from training import checkpoint
 from training.crnn import CRNN
 from training.features import SAMPLE_RATE
-
-Ranges = dict[str, tuple[float, float]]  # name of an activation → lowest and highest value
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Detector:
     thresholds: list[float]  # one for each keyword
     refractory_hops: int
     trained_ranges: Ranges = field(default_factory=dict)  # of a quantization-aware training
-    recorded: dict[str, Any] = field(default_factory=dict)  # what export.measure found on recordings
+    recorded: Recorded | None = None  # what export.measure found on recordings
     sample_rate: int = SAMPLE_RATE
 
     @property
@@ -31,3 +32,16 @@ class Detector:
     def zeros(self) -> list[NDArray[np.float32]]:
         """The states of a stream that has heard nothing."""
         return [np.zeros(shape, np.float32) for shape in state_shapes(self.model.size).values()]
+
+
+def read_checkpoint(path: Path, measured: bool = True) -> Detector:
+    """path: a checkpoint's folder or weights; measured: with what its int8.json says. Raises CheckpointError."""
+    weights = path / "model.safetensors" if path.is_dir() else path
+    model, info = checkpoint.load(weights)
+    counts = len(info.keywords), len(info.thresholds), model.size.keywords
+    if len(set(counts)) > 1:
+        raise checkpoint.CheckpointError(
+            f"{path}: {counts[0]} keywords, {counts[1]} thresholds and {counts[2]} outputs do not fit; train it again"
+        )
+    found = recorded.read(weights) if measured else None
+    return Detector(info.name, model, info.keywords, info.thresholds, info.refractory_hops, info.ranges, found)

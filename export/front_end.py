@@ -6,7 +6,7 @@ samples, and with them subtracted so are the odd bins. More steps save products 
 (docs/benchmarks.md).
 
 Basis, window and filters are computed in here, not stored: an exporter keeps the recipe (3 KB), and onnxruntime
-evaluates it once, when it loads the model.
+evaluates it once, when it loads the model. In double precision, so that every CPU gets the same floats.
 """
 
 import math
@@ -44,7 +44,7 @@ class FrontEnd(nn.Module):
 
 def hann() -> Tensor:
     """The periodic window, (400,)."""
-    return 0.5 - 0.5 * torch.cos(torch.arange(N_FFT) * TURN)
+    return (0.5 - 0.5 * torch.cos(torch.arange(N_FFT, dtype=torch.float64) * TURN)).float()
 
 
 def power(halves: Tensor, bins: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def power(halves: Tensor, bins: Tensor) -> Tensor:
     """
     phase = torch.arange(HALF).unsqueeze(1) * bins
     phases = torch.cat([phase, phase + 3 * N_FFT // 4], dim=1) % N_FFT  # cos(x + 3/4 turn) = sin(x)
-    spectrum = halves @ torch.cos(phases * TURN)
+    spectrum = halves @ torch.cos(phases.double() * TURN).float()
     return spectrum * spectrum
 
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from export.detector import Detector
 from export.folder import write_last
-from export.ort import MOBILE, OPERATORS
 from export.step import state_shapes
 
-FILES = ("model.onnx", "model.int8.onnx", "model.torchscript", MOBILE, OPERATORS)
+FILES = ("model.onnx", "model.int8.onnx", "model.torchscript", "keywords.wav")
 
 
 def manifest(

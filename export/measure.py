@@ -1,31 +1,35 @@
-"""What an export cannot know without recordings: the ranges of a model's activations, and what int8 costs it.
+"""What an export cannot know without recordings: the ranges of a model's activations, and which int8 form suits it.
 
     EARSHOT_DATA=~/recordings python -m export.measure models/happy-base
 
 streams ten minutes of training recordings through each checkpoint, notes the ranges of its activations, makes every
-int8 candidate with them, and streams the validation clips through all. The figures go to int8.json beside the weights,
-where `python -m export` finds them. Exit code 2: wrong arguments, or recordings or a checkpoint that cannot be used.
+int8 candidate with them, streams the validation clips through all, and chooses one. Ranges, figures and choice go to
+int8.json beside the weights, where `python -m export` finds them.
+
+Exit code 2: wrong arguments, or recordings or a checkpoint that cannot be used.
 """
 
 import argparse
-import hashlib
-import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
-from export.detector import Detector
-from export.quantize import calibrate, make_candidates, write_sources
-from export.step import Cell
+from export import recorded
+from export.audio import keyword_audio, verification_audio
+from export.choose import choose, figures
+from export.detector import Detector, read_checkpoint
+from export.onnx import export_onnx
+from export.quantize import CANDIDATES, FRONT_END, calibrate, make_candidates, precision
+from export.recorded import Recorded, Trial
+from export.step import Step, offline_scores
 from export.verify import Array, VerifyError, onnx_form, stream
 from training import checkpoint, data, metrics, streams
 from training.features import SAMPLE_RATE
 
-FILE = "int8.json"
 WORDS, OTHER_SPEECH = ("speech_commands", "wake_words"), ("read_speech", "other_words")
 NOISE = ("speech_commands/_background_noise_", "noise")
 CALIBRATION_SECONDS = 600
@@ -33,30 +37,6 @@ PIECE = 3 * SAMPLE_RATE  # the most that is taken of one recording
 KEYWORD_SHARE = 0.2  # of the pieces
 MOST_OTHERS = 800  # validation clips of other words
 LEVELS = (-30.0, 6.0)  # dB, relative to the recording
-
-
-def recorded(path: Path) -> dict[str, Any]:
-    """What was measured of a checkpoint, if anything was. Raises CheckpointError when it is of other weights."""
-    weights = path / "model.safetensors" if path.is_dir() else path
-    file = weights.with_name(FILE)
-    if not file.exists():
-        return {}
-    fix = f"run python -m export.measure {weights.parent}, or remove the file"
-    try:
-        found: dict[str, Any] = json.loads(file.read_text())
-        if found["sha256"] != digest(weights):
-            raise checkpoint.CheckpointError(f"{file}: was measured of other weights; {fix}")
-        ranges = {str(name): (float(low), float(high)) for name, (low, high) in found["ranges"].items()}
-        candidates = {
-            str(name): {key: float(figure) for key, figure in one.items()} for name, one in found["candidates"].items()
-        }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise checkpoint.CheckpointError(f"{file}: cannot be read ({type(error).__name__}); {fix}") from None
-    return found | {"ranges": ranges, "candidates": candidates}
-
-
-def digest(weights: Path) -> str:
-    return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def calibration_stream(base: Path, keywords: list[str]) -> Array:
@@ -89,46 +69,54 @@ def validation_clips(base: Path, keywords: list[str]) -> tuple[list[np.ndarray],
     return data.read_floats(found, "validation clips"), labels
 
 
-def measure_ranges(detector: Detector, base: Path, source: Path | None = None) -> dict[str, Any]:
-    """What int8.json holds without a judgement of the candidates. source: see `calibrate`, if it is there already."""
+def measure(detector: Detector, base: Path, ranges_only: bool = False) -> Recorded:
+    """All that int8.json holds. Raises DataError, and VerifyError when no candidate agrees with the model."""
     training = calibration_stream(base, detector.keywords)
+    calibrated_on = f"{CALIBRATION_SECONDS // 60} minutes of training recordings in one stream"
     with tempfile.TemporaryDirectory() as scratch:
-        source = source or write_sources(detector, Path(scratch), (Cell,))[Cell]
+        source = Path(scratch) / "model.onnx"
+        export_onnx(Step(detector.model), detector, source)
         ranges = calibrate(source, detector, training)
-    return {
-        "calibrated_on": f"{CALIBRATION_SECONDS // 60} minutes of training recordings in one stream",
-        "ranges": {name: [float(f"{low:.6g}"), float(f"{high:.6g}")] for name, (low, high) in ranges.items()},
-        "candidates": {},
-    }
-
-
-def measure(detector: Detector, base: Path) -> dict[str, Any]:
-    """All that int8.json holds but the weights' SHA-256."""
-    clips, labels = validation_clips(base, detector.keywords)
-    audio, spans = streams.joined(clips, seed=0)
-    candidates: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        sources = write_sources(detector, Path(scratch))
-        found = measure_ranges(detector, base, sources[Cell])
-        files = make_candidates(detector, sources, found["ranges"], Path(scratch))
-        del files["float, fused GRU"]  # says what float says: the verification holds it to that
-        reference = stream("float", onnx_form(files.pop("float"), detector), detector, audio)
-        of_clips = streams.clip_scores(reference, spans, detector.hop_samples)
-        for name, path in files.items():
-            try:
-                scores = stream(name, onnx_form(path, detector), detector, audio)
-            except VerifyError:
-                continue  # scores that are no numbers: the export sees it too
-            differences = np.abs(scores - reference)
-            mine = streams.clip_scores(scores, spans, detector.hop_samples)
-            candidates[name] = {
-                "more_misses": worst(mine, of_clips, labels, detector.thresholds),
-                "mean_difference": float(f"{differences.mean():.3g}"),
-                "p99_difference": float(f"{np.quantile(differences, 0.99):.3g}"),
-            }
+        ranges = {name: (float(f"{low:.6g}"), float(f"{high:.6g}")) for name, (low, high) in ranges.items()}
+        if ranges_only:
+            return Recorded(calibrated_on, ranges)
+        names = [n for n, candidate in CANDIDATES.items() if detector.trained_ranges or not candidate.trained]
+        files = make_candidates(names, source, detector, ranges, Path(scratch))
+        clips, labels = validation_clips(base, detector.keywords)
+        trials = try_all(detector, source, files, clips, labels)
     spoken = int((labels >= 0).sum())
     measured_on = f"{spoken} validation clips of the keyword and {len(labels) - spoken} others in one stream"
-    return found | {"measured_on": measured_on, "candidates": candidates}
+    return Recorded(calibrated_on, ranges, measured_on, choose(trials), trials)
+
+
+def try_all(
+    detector: Detector, source: Path, files: dict[str, Path], clips: list[np.ndarray], labels: np.ndarray
+) -> dict[str, Trial]:
+    """Every candidate whose scores are numbers, measured. source: the float file; clips, labels: `validation_clips`."""
+    synthetic = verification_audio(keyword_audio(detector))
+    trained = offline_scores(detector.model, torch.from_numpy(synthetic)).numpy()
+    audio, spans = streams.joined(clips, seed=0)
+    reference = stream("float", onnx_form(source, detector), detector, audio)
+    of_clips = streams.clip_scores(reference, spans, detector.hop_samples)
+    trials = {}
+    for name, path in tqdm(files.items(), desc="int8 candidates", leave=False):
+        form = onnx_form(path, detector)
+        try:
+            agreement = np.abs(stream(name, form, detector, synthetic) - trained)
+            scores = stream(name, form, detector, audio)
+        except VerifyError:
+            continue
+        differences = np.abs(scores - reference)
+        mine = streams.clip_scores(scores, spans, detector.hop_samples)
+        nodes = [node for node, integer in precision(source, path).items() if not integer]
+        figures = (agreement.max(), agreement.mean(), worst(mine, of_clips, labels, detector.thresholds),
+                   differences.mean(), np.quantile(differences, 0.99))
+        trials[name] = Trial(
+            path.stat().st_size,
+            [node for node in nodes if not node.startswith(FRONT_END)],
+            *(float(f"{figure:.3g}") for figure in figures),
+        )
+    return trials
 
 
 def worst(mine: np.ndarray, theirs: np.ndarray, labels: np.ndarray, thresholds: list[float]) -> float:
@@ -137,12 +125,10 @@ def worst(mine: np.ndarray, theirs: np.ndarray, labels: np.ndarray, thresholds: 
     for index, threshold in enumerate(thresholds):
         both = mine[:, index], theirs[:, index], labels == index
         figures += [metrics.more_misses(*both), metrics.more_misses(*both, (threshold, threshold))]
-    return round(max(figures), 5)
+    return max(figures)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from export.__main__ import read_checkpoint  # which reads what is written here
-
     parser = argparse.ArgumentParser(
         prog="python -m export.measure", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -154,17 +140,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         base = data.root(options.data)
         for folder in options.checkpoints:
-            weights = folder / "model.safetensors"
-            found = (measure_ranges if options.ranges else measure)(read_checkpoint(folder, {}), base)
-            content = {"sha256": digest(weights) if weights.exists() else "", **found}
-            checkpoint.write_atomically(folder / FILE, (json.dumps(content, indent=1) + "\n").encode())
-            for name, figures in content["candidates"].items():
-                mark = "" if figures["more_misses"] <= 0 else "  (more than float)"
-                print(
-                    f"{folder}: {name}: {100 * figures['more_misses']:+.2f} points of misses, scores differ by "
-                    f"{figures['mean_difference']:.2g} on average{mark}"
-                )
-    except (checkpoint.CheckpointError, data.DataError, OSError) as error:
+            found = measure(read_checkpoint(folder, measured=False), base, options.ranges)
+            recorded.write(folder / "model.safetensors", found)
+            for name, trial in found.trials.items():
+                print(f"{folder}: {name}{' (chosen)' if name == found.chosen else ''}: {figures(trial)}")
+    except (checkpoint.CheckpointError, data.DataError, VerifyError, OSError) as error:
         print(f"measure: error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,18 +1,20 @@
 """int8: the step's matrix products and convolution by onnxruntime's quantizer, in every way that might pay.
 
 *Static* (QDQ): one scale for each tensor of activations, from calibrated or trained ranges, and one for each column of
-weights; onnxruntime runs it as QLinearConv and QGemm. *Dynamic*: activations are quantized as they come. Both are
-tried unsigned, which is exact everywhere (unsigned × signed saturates its 16-bit sums on x86 CPUs with AVX2 but without
-VNNI, and what dynamic quantization makes of activations is unsigned), and static also signed (S8S8).
+weights; onnxruntime runs it as QLinearConv and QGemm. *Dynamic*: activations are quantized as they come.
 
-`choose.py` measures the candidates and takes one.
+Weights and activations are unsigned, so that every CPU computes the same sums. On x86 with AVX2 and without VNNI,
+onnxruntime adds two products of an unsigned activation and a signed weight in 16 bits, which saturate
+(`saturating_nodes`).
+
+`measure.py` judges the candidates on recordings, `choose.py` takes one.
 """
 
 import logging
 import math
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationMethod,
     QuantType,
@@ -29,9 +32,9 @@ from onnxruntime.quantization import (
     save_tensors_data,
 )
 
-from export.detector import Detector, Ranges
-from export.onnx import WITH_WEIGHTS, export_onnx, write
-from export.step import Cell, FusedCell, Step
+from export.detector import Detector
+from export.onnx import WITH_WEIGHTS, write
+from export.recorded import Ranges
 from export.verify import one_thread_session
 
 FRONT_END = "front_end/"
@@ -41,52 +44,38 @@ PART = re.compile(r"members\.\d+\.(?:cells\.(?P<layer>\d+)\.)?(?P<module>\w+)/")
 
 @dataclass(frozen=True)
 class Candidate:
-    method: str  # float, dynamic or static
-    cell: type[Cell] | type[FusedCell] = Cell  # how a GRU layer is written
+    method: str  # dynamic or static
     left_float: tuple[str, ...] = (RING,)  # operations, besides the front end
-    kind: QuantType = QuantType.QUInt8  # of weights, and of activations where they are static
     trained: bool = False  # ranges of a quantization-aware training instead of calibrated ones
 
 
 CANDIDATES = {
-    "float": Candidate("float"),
-    "float, fused GRU": Candidate("float", FusedCell),
     "dynamic": Candidate("dynamic"),
     "dynamic, convolution float": Candidate("dynamic", left_float=(RING, "Conv")),
-    "dynamic, fused GRU": Candidate("dynamic", FusedCell),
     "static": Candidate("static"),
     "static, convolution float": Candidate("static", left_float=(RING, "Conv")),
-    "static, ring too": Candidate("static", left_float=(), kind=QuantType.QInt8),
-    "static, fused GRU": Candidate("static", FusedCell),
-    "static, signed": Candidate("static", kind=QuantType.QInt8),
-    "static, signed, trained": Candidate("static", kind=QuantType.QInt8, trained=True),
+    "static, trained": Candidate("static", trained=True),
 }
 
 
-def make_candidates(detector: Detector, sources: dict[type, Path], calibrated: Ranges, folder: Path) -> dict[str, Path]:
-    """Write every candidate that this detector can have, and give their files by name.
+def file_of(candidate: str) -> str:
+    """The name of a candidate's file in a bundle, where it is kept besides the chosen one."""
+    return f"model.{candidate.replace(',', '').replace(' ', '-')}.onnx"
 
-    sources: of `write_sources`; calibrated: of `calibrate`.
+
+def make_candidates(
+    names: Iterable[str], source: Path, detector: Detector, calibrated: Ranges, folder: Path
+) -> dict[str, Path]:
+    """Write the named candidates below `folder` and return their files by name.
+
+    source: the float step as ONNX; calibrated: of `calibrate`, not read by dynamic and trained candidates.
     """
     made = {}
-    for name, candidate in CANDIDATES.items():
-        source = sources[candidate.cell]
-        ranges = detector.trained_ranges if candidate.trained else calibrated
-        if candidate.method == "float":
-            made[name] = source
-        elif ranges:
-            made[name] = folder / f"{name}.onnx"
-            quantize(source, detector, made[name], candidate, ranges)
+    for name in names:
+        candidate = CANDIDATES[name]
+        made[name] = folder / file_of(name)
+        quantize(source, detector, made[name], candidate, detector.trained_ranges if candidate.trained else calibrated)
     return made
-
-
-def write_sources(detector: Detector, folder: Path, cells: tuple[type, ...] = (Cell, FusedCell)) -> dict[type, Path]:
-    """The float step with each kind of cell, as ONNX."""
-    sources: dict[type, Path] = {}
-    for cell in cells:
-        sources[cell] = folder / f"{cell.__name__}.onnx"
-        export_onnx(Step(detector.model, cell), detector, sources[cell])
-    return sources
 
 
 def quantize(source: Path, detector: Detector, path: Path, candidate: Candidate, ranges: Ranges) -> None:
@@ -103,7 +92,7 @@ def quantize(source: Path, detector: Detector, path: Path, candidate: Candidate,
                 op_types_to_quantize=["MatMul", "Conv"],  # the quantizer writes Gemm as MatMul and Add first
                 nodes_to_exclude=left_float,
                 per_channel=True,
-                weight_type=candidate.kind,
+                weight_type=QuantType.QUInt8,
             )
         else:
             cache = Path(scratch) / "ranges.json"
@@ -115,13 +104,12 @@ def quantize(source: Path, detector: Detector, path: Path, candidate: Candidate,
                 op_types_to_quantize=["MatMul", "Gemm", "Conv", "Relu"],
                 nodes_to_exclude=left_float,
                 per_channel=True,
-                activation_type=candidate.kind,
-                weight_type=candidate.kind,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QUInt8,
                 extra_options={
                     # What follows a product is float: sigmoid, tanh, the ring.
                     "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-                    # The ring's sum, which is the only MatMul, has its ones on the left: a scale for each row.
-                    "QDQOpTypePerChannelSupportToAxis": {"MatMul": 0, "Gemm": 1},
+                    "QDQOpTypePerChannelSupportToAxis": {"Gemm": 1},
                 },
             )
         write(onnx.load(quantized), detector, path)
@@ -150,15 +138,13 @@ def activations(graph: onnx.GraphProto) -> dict[str, str]:
             found[node.input[0]] = f"hidden_{last}"
         elif module == "energy":
             found[node.input[0]] = "attended"
-        elif node.name == RING:
-            found |= {node.input[1]: "ring", node.output[0]: "ring"}
     return found
 
 
 def calibrate(source: Path, detector: Detector, audio: NDArray[np.float32]) -> Ranges:
     """Lowest and highest value of each activation, states too, over one stream from zero state on.
 
-    source: a float ONNX file with `Cell`s; audio: (samples,).
+    source: the float step as ONNX; audio: (samples,).
     """
     model = onnx.load(source)
     names = activations(model.graph)
@@ -210,6 +196,27 @@ def precision(source: Path, path: Path) -> dict[str, bool]:
         elif node.op_type in WITH_WEIGHTS and dequantized.issuperset(node.input):
             integer.add(node.name)
     return {node.name: node.name in integer for node in onnx.load(source).graph.node if node.op_type in WITH_WEIGHTS}
+
+
+SAFE = 64  # largest magnitude of a signed weight: 2 products with 255 stay below 2**15
+
+
+def saturating_nodes(path: Path) -> list[str]:
+    """Nodes of an int8 file whose sums depend on the CPU: their weights are signed and exceed SAFE.
+
+    On x86 with AVX2 and without VNNI, onnxruntime multiplies by `vpmaddubsw`, which adds two neighbouring products of
+    an unsigned and a signed byte in 16 bits, saturating. Unsigned weights take another path, which is exact.
+    """
+    graph = onnx.load(path).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    signed = {}
+    for name, tensor in constants.items():
+        if tensor.data_type == onnx.TensorProto.INT8:
+            signed[name] = int(np.abs(numpy_helper.to_array(tensor).astype(int)).max(initial=0)) > SAFE
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in signed:
+            signed[node.output[0]] = signed[node.input[0]]
+    return [node.name for node in graph.node if node.op_type in WITH_WEIGHTS and any(map(signed.get, node.input))]
 
 
 @contextmanager

@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 
 from export.detector import Detector
 from export.onnx import WITH_WEIGHTS
-from export.ort import MOBILE
 from export.quantize import FRONT_END
 from export.verify import TOLERANCES, Array, Parity, one_thread_session
 
-COLOURS = {"model.onnx": "#1f77b4", "model.torchscript": "#2ca02c", "model.int8.onnx": "#d62728", MOBILE: "#9467bd"}
+COLOURS = {"model.onnx": "#1f77b4", "model.torchscript": "#2ca02c", "model.int8.onnx": "#d62728"}
 
 NOT_THE_NETWORK = "front end: its matrices are a recipe of 3 KB, not weights; as int8 numbers they would take 96 KB"
 
@@ -61,7 +60,7 @@ def summary(detector: Detector, measured: dict[str, Any]) -> str:
         f"Keywords and thresholds: {says}. {measured['parameters']:,} parameters, one step per {hop_ms:g} ms. "
         f"Verified hop by hop over {measured['audio_seconds']:.1f} s of synthetic speech, noise and silence (and what "
         f"the model itself takes for its keywords) against the trained model run over all of it at once, and again "
-        f"after a reset. Default: `{measured['default_model']}` (float, unless int8 takes 5 % less time).\n\n"
+        f"after a reset. Default: `{measured['default_model']}`.\n\n"
         f"Made with torch {torch.__version__} and onnxruntime {onnxruntime.__version__}, one thread, on {machine()}."
     )
 
@@ -104,38 +103,34 @@ def executed_operations(path: Path) -> Counter[str]:
 
 
 def candidates_table(int8: dict[str, Any]) -> str:
-    """What was tried, what it costs, and on what it was measured."""
-    recordings = int8["recordings"]
-    on = (
-        f"Calibrated on {recordings['calibrated_on']}; misses and the last column on "
-        f"{recordings.get('measured_on', 'nothing yet')} (`python -m export.measure`, kept in the checkpoint's "
-        "int8.json)."
-        if recordings
-        else "No recordings were at hand and the checkpoint has no int8.json (`python -m export.measure` makes it): "
-        "calibrated and judged on the verification audio alone."
-    )
+    """Which form was taken, why, and what the others cost."""
+    exact = "Weights and activations are unsigned: the sums are the same on every CPU."
+    if "candidates" not in int8:
+        return (
+            f"Taken is “{int8['chosen']}”: the checkpoint has no int8.json, which `python -m export.measure` makes of "
+            f"recordings. {exact}"
+        )
     rows = [
-        "| | KiB | µs per step | float nodes | largest difference | mean | more misses, points | mean there |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| | KiB | float nodes | largest difference | mean | more misses, points | mean difference there |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, trial in int8["candidates"].items():
         mark = "**" if name == int8["chosen"] else ""
-        misses = f"{100 * trial['more_misses_on_recordings']:+.2f}" if "more_misses_on_recordings" in trial else ""
         cells = [
             f"{mark}{name}{mark}",
             f"{trial['bytes'] / 1024:.1f}",
-            f"{trial['step_us']:.0f}" if "step_us" in trial else "",
             str(len(trial["left_float"])),
-            f"{trial['largest']:.2g}" if "largest" in trial else "no numbers",
-            f"{trial['mean']:.2g}" if "mean" in trial else "no numbers",
-            misses,
-            f"{trial['mean_on_recordings']:.2g}" if "mean_on_recordings" in trial else "",
+            f"{trial['largest']:.2g}",
+            f"{trial['mean']:.2g}",
+            f"{100 * trial['more_misses']:+.2f}",
+            f"{trial['mean_difference']:.2g}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return (
-        f"{on} Taken is the one in bold: of those that agree and miss no more clips than float the ones with the "
-        "fewest float weights; of these, without those much slower than the fastest, the nearest to float.\n\n"
-        + "\n".join(rows)
+        f"Calibrated on {int8['calibrated_on']}; misses and last column on {int8['measured_on']} "
+        "(`python -m export.measure`, kept in the checkpoint's int8.json). Taken is the one in bold: of those that "
+        "agree and miss no more clips than float, those at most a tenth larger than the smallest; of these, the "
+        f"nearest to float. {exact}\n\n" + "\n".join(rows)
     )
 
 

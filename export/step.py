@@ -9,6 +9,8 @@ difference between each keyword's class and "none of them", which is all that a 
 Every state starts as zeros: no audio, no sound above the floor, a GRU at rest, and attention weights of zero.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,14 +25,13 @@ class Step(nn.Module):
 
     windows: Tensor
 
-    def __init__(self, model: CRNN, cell: type["Cell"] | type["FusedCell"] | None = None):
-        """model: a trained CRNN; its weights are copied. cell: how a GRU layer is
-        written (default: Cell)."""
+    def __init__(self, model: CRNN):
+        """model: a trained CRNN; its weights are copied."""
         super().__init__()
         self.size = model.size
         self.state_shapes = state_shapes(model.size)
         self.front_end = FrontEnd(model.size)
-        self.members = nn.ModuleList(Member(network, cell or Cell) for network in networks(model))
+        self.members = nn.ModuleList(Member(network) for network in networks(model))
         self.register_buffer("windows", windows_of(model.size))
         self.eval().requires_grad_(False)
 
@@ -74,10 +75,10 @@ class Step(nn.Module):
 class Member(nn.Module):
     """A network of the model, without what it shares with others: the front end, and the sums over hops."""
 
-    def __init__(self, network: CRNN, cell: type["Cell"] | type["FusedCell"]):
+    def __init__(self, network: CRNN):
         super().__init__()
         self.conv = convolutions(network)
-        self.cells = nn.ModuleList(cell(network.gru, layer) for layer in range(network.size.layers))
+        self.cells = nn.ModuleList(Cell(network.gru, layer) for layer in range(network.size.layers))
         first, _, second = network.attention.energy
         assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
         self.attend = affine(first.weight, first.bias)
@@ -112,22 +113,6 @@ class Cell(nn.Module):
         reset, update = torch.sigmoid(gates + inner_gates).chunk(2, dim=1)
         candidate = torch.tanh(candidate + reset * inner_candidate)
         return candidate + update * (hidden - candidate)
-
-
-class FusedCell(nn.Module):
-    """The same step as one GRU operation, which onnxruntime has in float only."""
-
-    def __init__(self, gru: nn.GRU, layer: int):
-        super().__init__()
-        self.gru = nn.GRU(getattr(gru, f"weight_ih_l{layer}").shape[1], gru.hidden_size, batch_first=True)
-        self.gru.load_state_dict({f"{name}_l0": getattr(gru, f"{name}_l{layer}") for name in GRU_TENSORS})
-
-    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
-        """x: (1, inputs); hidden: (1, units) → the next hidden (1, units)."""
-        return self.gru(x.unsqueeze(0), hidden.unsqueeze(0))[1][0]
-
-
-GRU_TENSORS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class Affine(nn.Module):
@@ -182,7 +167,8 @@ def convolutions(model: CRNN) -> Convolutions:
     first, mix = found[0], found[1] if size.mix[0] else None
     assert first.bias is not None
     weight = first.weight.detach().double() / size.scale
-    bias = first.bias.detach().double() - size.centre * weight.sum((1, 2, 3))
+    sums = torch.tensor([math.fsum(kernel.flatten().tolist()) for kernel in weight], dtype=torch.float64)
+    bias = first.bias.detach().double() - size.centre * sums  # fsum: the same bits on every CPU
     weight = weight.transpose(2, 3).contiguous().float()
     return Convolutions(weight, bias.float(), (size.stride[1], size.stride[0]), mix)
 

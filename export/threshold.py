@@ -8,7 +8,6 @@ import onnx
 
 from export.folder import MANIFEST, new_folder, write_last
 from export.manifest import fingerprint
-from export.ort import MOBILE, OPERATORS, export_ort
 
 
 def set_thresholds(bundle: Path, thresholds: list[float]) -> None:
@@ -24,7 +23,4 @@ def set_thresholds(bundle: Path, thresholds: list[float]) -> None:
             onnx.helper.set_model_props(proto, metadata | {"threshold": json.dumps(thresholds)})
             path.write_bytes(proto.SerializeToString(deterministic=True))
             manifest["files"][path.name] = fingerprint(path)
-        if MOBILE in manifest["files"]:
-            export_ort(folder)
-            manifest["files"] |= {name: fingerprint(folder / name) for name in (MOBILE, OPERATORS)}
         write_last(folder, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")

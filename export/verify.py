@@ -39,7 +39,6 @@ TOLERANCES = {
     "model.onnx": Tolerance(1e-4, 1e-5),
     "model.torchscript": Tolerance(1e-4, 1e-5),
     "model.int8.onnx": Tolerance(0.05, 0.005),
-    "model.int8.ort": Tolerance(0.05, 0.005),
 }
 AFTER_RESET = 1e-6  # of the second run from zeros against the first: the same sums; libtorch may fuse after a warm-up
 

@@ -12,7 +12,7 @@ ALLOWED = {
     "export": {f"training.{name}" for name in ("checkpoint", "crnn", "data", "features", "metrics", "streams")},
     "runtime": set(),
     "edge_demo": {
-        "export.bundle.file_of",
+        "export.quantize.file_of",
         "export.threshold",
         "runtime",
         *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics")),

@@ -38,7 +38,7 @@ class QuantizedCRNN(CRNN):
                 seen = torch.stack([x.min(), x.max()])
                 limits.lerp_(seen, MOMENTUM if limits.any() else 1.0)
         scale, zero = affine(limits)
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero, -128, 127)
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
 
     def convolve(self, frames: Tensor) -> Tensor:
         """As the step has it: centre and scale are part of the first convolution's weights and bias."""
@@ -46,8 +46,9 @@ class QuantizedCRNN(CRNN):
         first, mix = found[0], found[1] if size.mix[0] else None
         assert first.bias is not None
         bias = first.bias - size.centre / size.scale * first.weight.sum((1, 2, 3))
-        frames = (self.rounded(frames, "frames") / size.scale).transpose(1, 2).unsqueeze(1)
-        columns = F.conv2d(frames, rounded_rows(first.weight), bias, first.stride)
+        frames = self.rounded(frames, "frames").transpose(1, 2).unsqueeze(1)
+        weight = (first.weight.double() / size.scale).float()
+        columns = F.conv2d(frames, rounded_rows(weight), bias, first.stride)
         if mix is not None:
             heard = self.rounded(F.relu(columns), "heard")
             columns = F.relu(F.conv2d(heard, rounded_rows(mix.weight), mix.bias, mix.stride, groups=mix.groups))
@@ -95,14 +96,18 @@ class QuantizedCRNN(CRNN):
 
 
 def affine(limits: Tensor) -> tuple[Tensor, Tensor]:
-    """(2,) lowest and highest value → scale and zero point of signed 8 bits; zero is always among the numbers."""
+    """(2,) lowest and highest value → scale and zero point of unsigned 8 bits; zero is always among the numbers."""
     low, high = limits[0].clamp(max=0), limits[1].clamp(min=0)
     scale = ((high - low) / 255).clamp(min=1e-8)
-    return scale, torch.round(-128 - low / scale).int()
+    return scale, torch.round(-low / scale).int()
 
 
 def rounded_rows(weight: Tensor) -> Tensor:
-    """Weights to 8 bits and back, symmetric, with a scale for each output: (outputs, …)."""
-    scale = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-8) / 127
-    zeros = torch.zeros(len(weight), dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -127, 127)
+    """Weights to unsigned 8 bits around 128 and back, with a scale for each output: (outputs, …).
+
+    In the order of onnxruntime's quantizer, to the last bit: a row's largest weight lies halfway between two steps.
+    """
+    largest = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-8).double()
+    scale = (2 * largest / 255).float().reshape(-1, *[1] * (weight.dim() - 1))
+    rounded = torch.round(weight.detach() / scale).clamp(-128, 127) * scale
+    return weight + (rounded - weight.detach())

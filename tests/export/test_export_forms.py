@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 from random_models import random_detector
 
-import export.quantize
+import export.bundle
 from export.audio import synthesise
 from export.bundle import export as export_bundle
 from export.onnx import export_onnx
@@ -116,7 +116,7 @@ def test_tampered_weights_leave_the_older_bundle_alone(tmp_path, monkeypatch):
     def one_row(weights):
         weights[weights.shape[0] // 2] += 0.05
 
-    monkeypatch.setattr(export.quantize, "export_onnx", tampered(export_onnx, one_row))
+    monkeypatch.setattr(export.bundle, "export_onnx", tampered(export_onnx, one_row))
     with pytest.raises(VerifyError, match=r"^model\.onnx is not the model it was made of: score differs by"):
         export_bundle(detector, tmp_path / "dist")
     assert [path.name for path in (tmp_path / "dist").iterdir()] == ["test"]

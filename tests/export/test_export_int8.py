@@ -1,25 +1,26 @@
-"""model.int8.onnx is int8, was chosen by measurement, and its report says what the graph says."""
+"""model.int8.onnx is int8, exact on every CPU, chosen by measurement or by rule, and its report says what is in it."""
 
 import json
 import math
-import re
 from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
+from onnxruntime.quantization import QuantType
 from random_models import random_detector, random_model, save_checkpoint
 
-from export import measure
+from export import measure, quantize, recorded
 from export.audio import synthesise
-from export.choose import Trial, choose, why_float
+from export.choose import TRAINED, UNMEASURED, choose, chosen_form, why_float
 from export.detector import Detector
 from export.front_end import FrontEnd
-from export.quantize import CANDIDATES, activations, calibrate, make_candidates, quantize, write_sources
+from export.onnx import export_onnx
+from export.quantize import CANDIDATES, activations, calibrate, make_candidates, saturating_nodes
+from export.recorded import Recorded, Trial
 from export.report import executed_operations
-from export.step import Cell
+from export.step import Step
 from export.verify import VerifyError, onnx_form, stream
 from training.checkpoint import CheckpointError
 from training.crnn import Size, log_odds
@@ -31,82 +32,125 @@ TINY = Size(channels=4, kernel=(8, 10), stride=(6, 8), hidden=18, layers=1)
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A small detector, its float sources, calibrated ranges and candidates."""
+    """A small detector, its float file, its ranges, as if they were trained too, and every candidate."""
     folder, detector = tmp_path_factory.mktemp("tiny"), random_detector(TINY)
-    sources = write_sources(detector, folder)
-    ranges = calibrate(sources[Cell], detector, synthesise())
-    return detector, sources, ranges, make_candidates(detector, sources, ranges, folder)
+    source = folder / "model.onnx"
+    export_onnx(Step(detector.model), detector, source)
+    ranges = calibrate(source, detector, synthesise())
+    detector = replace(detector, trained_ranges=ranges)
+    return detector, source, ranges, make_candidates(CANDIDATES, source, detector, ranges, folder)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, corpus):
+    """A checkpoint that was measured on recordings, and the folder of its bundle."""
+    from export.__main__ import main
+
+    folder = tmp_path_factory.mktemp("measured")
+    checkpoint = save_checkpoint(folder / "happy-x", random_model(Size(kernel=(15, 5), hidden=21)), ["happy"])
+    assert measure.main([str(checkpoint), "--data", str(corpus)]) == 0
+    assert main([str(checkpoint), "--out", str(folder / "dist")]) == 0
+    return checkpoint, folder / "dist" / "happy-x"
 
 
 def test_what_runs_is_int8(base):
     """After onnxruntime's own optimizations, which may turn what looks quantized into float again."""
     operations = executed_operations(base[1] / "model.int8.onnx")
     assert operations["MatMul"] == 4 and operations["Gemm"] == 1  # the front end's, and the ring's sum
-    assert not {"Conv", "GRU", "FusedGemm", "FusedMatMul", "FusedConv"} & set(operations)
+    assert operations["Conv"] == 1
+    assert not {"GRU", "FusedGemm", "FusedMatMul", "FusedConv"} & set(operations)
 
 
 def test_what_is_kept_besides_is_int8(base):
-    for name in ("model.dynamic.onnx", "model.static-signed.onnx"):
+    for name in ("model.dynamic.onnx", "model.static.onnx"):
         assert (base[1] / name).stat().st_size < (base[1] / "model.onnx").stat().st_size / 2
+        assert "Conv" not in executed_operations(base[1] / name)
 
 
 def test_trained_ranges_are_not_made_up(tmp_path, run):
     folder = save_checkpoint(tmp_path / "x", random_model(Size(kernel=(15, 5), hidden=21)), ["word"])
-    code, _, said = run(folder, "--out", tmp_path / "dist", "--also", "static, signed, trained")
+    code, _, said = run(folder, "--out", tmp_path / "dist", "--also", TRAINED)
     assert code == 1 and "ranges were not trained" in said and not list((tmp_path / "dist").iterdir())
 
 
-def test_the_report_is_held_to_the_graph(base):
-    """Every float product of the network proper has figures of an int8 form of it that is worse."""
-    report = (base[1] / "report.md").read_text()
-    int8 = json.loads((base[1] / "manifest.json").read_text())["measured"]["int8"]
-    graph = onnx.load(base[1] / "model.int8.onnx").graph
-    dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    floats = [
-        node.name
-        for node in graph.node
-        if node.op_type in ("MatMul", "Gemm", "Conv", "GRU") and not dequantized.issuperset(node.input)
-        and not node.name.startswith("front_end/")
-    ]
-    assert floats == int8["candidates"][int8["chosen"]]["left_float"]
-    for name in floats:
-        row = next(line for line in report.splitlines() if line.startswith(f"| {name} | float | "))
-        assert re.search(r"worse in int8: .*(no numbers|scores differ by \d)", row)
-        others = [one for one in int8["candidates"].values() if name not in one["left_float"]]
-        taken = int8["candidates"][int8["chosen"]]
-        assert others and all(
-            one.get("mean", math.inf) > taken["mean"] or one["step_us"] > taken["step_us"] for one in others
-        )
-    assert "| members.0.conv/Conv | int8 |" in report and "| members.0.cells.1.of_hidden/Gemm | int8 |" in report
+# Exact on every CPU
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_no_candidate_can_saturate(tiny, name):
+    assert saturating_nodes(tiny[3][name]) == []
+
+
+@pytest.mark.parametrize("method", ["dynamic", "static"])
+def test_signed_weights_are_found_and_never_exported(method, tiny, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(quantize, "QuantType", Signed)
+    detector, source, ranges, _ = tiny
+    (path,) = make_candidates([method], source, detector, ranges, tmp_path).values()
+    nodes = saturating_nodes(path)
+    assert len(nodes) >= 5 and any("of_hidden" in node for node in nodes)
+    folder = save_checkpoint(tmp_path / "x", random_model(Size(kernel=(15, 5), hidden=21)), ["word"])
+    code, _, said = run(folder, "--out", tmp_path / "dist", "--also", method)
+    assert code == 1 and "on CPUs without VNNI" in said and not list((tmp_path / "dist").iterdir())
+
+
+class Signed:
+    QUInt8 = QuantType.QInt8
+
+
+# The choice
+
+
+def test_the_choice_is_kept_beside_the_weights(measured):
+    checkpoint, bundle = measured
+    found = recorded.read(checkpoint / "model.safetensors")
+    assert set(found.trials) == set(CANDIDATES) - {TRAINED}
+    int8 = json.loads((bundle / "manifest.json").read_text())["measured"]["int8"]
+    assert int8["chosen"] == found.chosen == choose(found.trials)
+    assert int8["candidates"] == {name: trial._asdict() for name, trial in found.trials.items()}
+
+
+def test_the_report_is_held_to_the_graph(measured):
+    """The nodes that it calls float are those that are, and it has figures of an int8 form of each."""
+    checkpoint, bundle = measured
+    report, found = (bundle / "report.md").read_text(), recorded.read(checkpoint / "model.safetensors")
+    graph = onnx.load(bundle / "model.int8.onnx").graph
+    floats = {
+        node.name for node in graph.node
+        if node.op_type in ("MatMul", "Gemm", "Conv") and not node.name.startswith("front_end/")
+    }
+    taken = found.trials[found.chosen]
+    assert floats == set(taken.left_float) == {"members.0.conv/Conv", "MatMul"}
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in report.splitlines() if line.count("|") == 4}
+    assert f"{taken.bytes / 1024:.1f} KiB" in rows["members.0.conv/Conv"] and "“dynamic”" in rows["members.0.conv/Conv"]
+    assert "exponentials" in rows["MatMul"]
+    assert "| int8 |" in rows["members.0.cells.1.of_hidden/Gemm"]
+    for name in found.trials:
+        assert f"| {'**' if name == found.chosen else ''}{name}" in report
+
+
+def test_a_checkpoint_without_measurements_follows_the_rule(tiny):
+    detector = tiny[0]
+    assert chosen_form(detector) == TRAINED and chosen_form(replace(detector, trained_ranges={})) == UNMEASURED
+    measured = Recorded("a test", {}, "a test", "static", {"static": trial()})
+    assert chosen_form(replace(detector, recorded=measured)) == "static"
+    assert chosen_form(replace(detector, recorded=Recorded("a test", {}), trained_ranges={})) == UNMEASURED
 
 
 def test_sizes(base, tiny):
     assert (base[1] / "model.int8.onnx").stat().st_size <= 100 * 1024
     detector, _, _, files = tiny
     assert sum(p.numel() for p in detector.model.parameters()) <= 4000
-    for name in ("dynamic", "static", "static, signed"):
-        assert files[name].stat().st_size <= 24 * 1024
-
-
-def test_the_mobile_format_lies_beside_its_operators(base):
-    listed = (base[1] / "model.int8.required_operators.config").read_text()
-    lines = [line for line in listed.splitlines() if not line.startswith("#")]
-    operators = {name for line in lines for name in line.split(";")[-1].split(",")}
-    assert {"Sigmoid", "Tanh", "Concat"} <= operators and not {"Range", "Cos"} & operators  # the basis is folded
-    assert str(base[1]) not in listed and ".partial" not in listed
-    session = ort.InferenceSession(base[1] / "model.int8.ort")
-    assert session.get_modelmeta().custom_metadata_map["earshot_version"] == "1"
-    files = json.loads((base[1] / "manifest.json").read_text())["files"]
-    assert {"model.int8.ort", "model.int8.required_operators.config"} <= set(files)
+    for path in files.values():
+        assert path.stat().st_size <= 24 * 1024
 
 
 def test_calibration_sees_states_and_activations(tiny):
-    detector, sources, ranges, _ = tiny
-    names = activations(onnx.load(sources[Cell]).graph)
-    assert set(names.values()) == set(ranges) == {"frames", "columns", "hidden_0", "attended", "ring"}
+    detector, source, ranges, _ = tiny
+    names = activations(onnx.load(source).graph)
+    assert set(names.values()) == set(ranges) == {"frames", "columns", "hidden_0", "attended"}
     assert ranges["frames"][0] == 0 and 10 < ranges["frames"][1] < 32
     assert -1 <= ranges["hidden_0"][0] < -0.1 and 0.1 < ranges["hidden_0"][1] <= 1
-    quieter = calibrate(sources[Cell], detector, synthesise() * 0.01)
+    quieter = calibrate(source, detector, synthesise() * 0.01)
     assert quieter["frames"][1] < ranges["frames"][1] - 5  # ln 0.01² = −9.2
 
 
@@ -136,68 +180,69 @@ def test_a_quantization_aware_model_is_near_its_export(size, tmp_path):
         plain = torch.sigmoid(log_odds(model.classify(frames, model.zero_state())[0].logits))[0].numpy()
     ranges = {name: tuple(limits.tolist()) for name, limits in aware.ranges.named_buffers()}
     detector = Detector("aware", model, ["word0"], [0.5], 12, trained_ranges=ranges)
-    sources = write_sources(detector, tmp_path, (Cell,))
-    quantize(sources[Cell], detector, tmp_path / "q.onnx", CANDIDATES["static, signed, trained"], ranges)
-    scores = stream("model.int8.onnx", onnx_form(tmp_path / "q.onnx", detector), detector, audio)
+    export_onnx(Step(model), detector, tmp_path / "model.onnx")
+    (path,) = make_candidates([TRAINED], tmp_path / "model.onnx", detector, {}, tmp_path).values()
+    scores = stream("model.int8.onnx", onnx_form(path, detector), detector, audio)
     assert np.abs(scores - wanted).mean() < 5e-4 and np.abs(wanted - plain).mean() > 0
 
 
 def trial(**figures) -> Trial:
-    usual = {"bytes": 1, "largest": 0.01, "mean": 1e-3, "step_us": 100.0, "left_float": ["MatMul"]}
-    return Trial(**(usual | {"misses": None, "heard": None} | figures))
+    usual = {"bytes": 1000, "largest": 0.01, "mean": 1e-3, "left_float": ["MatMul"], "more_misses": 0.0}
+    return Trial(**(usual | {"mean_difference": 1e-3, "p99_difference": 0.01} | figures))
 
 
 def test_choosing():
-    found = {"float": trial(mean=0.0), "dynamic": trial(), "static": trial(mean=5e-4)}
+    found = {"dynamic": trial(), "static": trial(mean_difference=5e-4)}
     assert choose(found) == "static"  # nearer
-    assert choose(found | {"static": trial(mean=5e-4, step_us=130.0)}) == "dynamic"  # much faster
-    assert choose(found | {"static": trial(mean=5e-4, misses=0.01)}) == "dynamic"  # misses less
-    nearer = {"dynamic, convolution float": trial(mean=0.0, left_float=["members.0.conv/Conv", "MatMul"])}
-    assert choose(found | nearer) == "static"  # leaves less float
-    assert choose({"dynamic": trial(largest=0.2), "static, convolution float": trial()}) == "static, convolution float"
-    assert choose({"dynamic": trial(misses=0.03), "static": trial(misses=0.02)}) == "static"
+    assert choose(found | {"static": trial(mean_difference=5e-4, bytes=1101)}) == "dynamic"  # smaller
+    assert choose(found | {"static": trial(mean_difference=5e-4, more_misses=0.01)}) == "dynamic"  # misses less
+    assert choose(found | {"static": trial(mean_difference=5e-4, largest=0.2)}) == "dynamic"  # agrees
+    assert choose({"dynamic": trial(more_misses=0.03), "static": trial(more_misses=0.02, bytes=9999)}) == "static"
+    assert choose({"dynamic": trial(more_misses=-0.01), "static": trial(mean_difference=5e-4)}) == "static"
     with pytest.raises(VerifyError, match="no int8 form"):
-        choose({"float": trial(), "dynamic": trial(largest=math.inf, mean=math.inf)})
+        choose({"dynamic": trial(largest=math.inf, mean=math.inf)})
 
 
 def test_why_a_node_stays_float_is_told_in_figures():
-    found = {"static": trial(), "static, ring too": trial(largest=math.inf, mean=math.inf, left_float=[])}
-    assert "“static, ring too”: scores are no numbers" in why_float(found, "static", "MatMul")
+    found = {"static": trial(more_misses=0.01, left_float=[]), "dynamic": trial(bytes=2048, left_float=["conv"])}
+    assert why_float(found, "dynamic", "conv").startswith("taken: 2.0 KiB")
+    assert "“static”: 1.0 KiB, +1.00 points" in why_float(found, "dynamic", "conv")
+    assert "without int8.json" in why_float({}, UNMEASURED, "conv")
+
+
+# int8.json
 
 
 def test_what_was_measured_of_other_weights_is_refused(tmp_path):
     folder = save_checkpoint(tmp_path / "x", random_model(Size(kernel=(15, 5), hidden=21)), ["word"])
-    assert measure.recorded(folder) == {}
-    content = {"sha256": measure.digest(folder / "model.safetensors"), "ranges": {"frames": [0, 30]}, "candidates": {}}
-    (folder / measure.FILE).write_text(json.dumps(content))
-    assert measure.recorded(folder / "model.safetensors")["ranges"] == {"frames": (0.0, 30.0)}
-    (folder / measure.FILE).write_text(json.dumps(content | {"sha256": "0" * 64}))
+    weights = folder / "model.safetensors"
+    assert recorded.read(weights) is None
+    recorded.write(weights, Recorded("a test", {"frames": (0.0, 30.0)}, "a test", "static", {"static": trial()}))
+    assert recorded.read(weights).ranges == {"frames": (0.0, 30.0)} and recorded.read(weights).chosen == "static"
+    content = json.loads((folder / recorded.FILE).read_text())
+    (folder / recorded.FILE).write_text(json.dumps(content | {"sha256": "0" * 64}))
     with pytest.raises(CheckpointError, match="other weights; run python -m export.measure"):
-        measure.recorded(folder)
-    for broken in ("", "[]", json.dumps(content | {"ranges": {"frames": 1}}), json.dumps(content | {"candidates": []})):
-        (folder / measure.FILE).write_text(broken)
+        recorded.read(weights)
+    for change in ({"ranges": {"frames": 1}}, {"trials": []}, {"chosen": "none"}, {"more": 1}, {"trials": {"x": {}}}):
+        (folder / recorded.FILE).write_text(json.dumps(content | change))
         with pytest.raises(CheckpointError, match="cannot be read") as error:
-            measure.recorded(folder)
+            recorded.read(weights)
         assert "\n" not in str(error.value)
+    for broken in ("", "[]"):
+        (folder / recorded.FILE).write_text(broken)
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            recorded.read(weights)
 
 
-def test_measuring_replaces_what_was_measured_of_other_weights(tmp_path, monkeypatch):
-    folder = save_checkpoint(tmp_path / "x", random_model(Size(kernel=(15, 5), hidden=21)), ["word"])
-    found = {"calibrated_on": "a test", "ranges": {"frames": [0.0, 30.0]}, "candidates": {}}
-    (folder / measure.FILE).write_text(json.dumps(found | {"sha256": "0" * 64}))
-    monkeypatch.setattr(measure, "measure_ranges", lambda *_: found)
-    assert measure.main([str(folder), "--ranges", "--data", str(tmp_path)]) == 0
-    assert measure.recorded(folder)["ranges"] == {"frames": (0.0, 30.0)}
+def test_ranges_alone_replace_what_was_measured_of_other_weights(tmp_path, corpus):
+    folder = save_checkpoint(tmp_path / "x", random_model(Size(kernel=(15, 5), hidden=21)), ["happy"])
+    (folder / recorded.FILE).write_text(json.dumps({"sha256": "0" * 64}))
+    assert measure.main([str(folder), "--ranges", "--data", str(corpus)]) == 0
+    found = recorded.read(folder / "model.safetensors")
+    assert found.ranges["frames"][1] > 10 and not found.chosen and not found.trials
 
 
 def test_measuring_without_recordings_is_one_line(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("EARSHOT_DATA", raising=False)
     assert measure.main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_trained_ranges_make_a_candidate(tiny, tmp_path):
-    detector, sources, ranges, files = tiny
-    assert "static, signed, trained" not in files
-    trained = make_candidates(replace(detector, trained_ranges=ranges), sources, ranges, tmp_path)
-    assert "static, signed, trained" in trained

@@ -48,11 +48,11 @@ def test_learns_through_the_rounding():
 
 def test_rounding():
     scale, zero = affine(torch.tensor([0.0, 25.5]))
-    assert scale.item() == pytest.approx(0.1) and zero.item() == -128
+    assert scale.item() == pytest.approx(0.1) and zero.item() == 0
     scale, zero = affine(torch.tensor([-1.0, 127 / 128]))
-    assert scale.item() == 1 / 128 and zero.item() == 0
-    weight = torch.tensor([[1.27, 0.5, -0.014], [0.0, 0.0, 0.0]])
-    assert torch.allclose(rounded_rows(weight), torch.tensor([[1.27, 0.5, -0.01], [0.0, 0.0, 0.0]]), atol=1e-6)
+    assert scale.item() == 1 / 128 and zero.item() == 128
+    weight = torch.tensor([[-1.275, 0.5, -0.014], [0.0, 0.0, 0.0]])
+    assert torch.allclose(rounded_rows(weight), torch.tensor([[-1.28, 0.5, -0.01], [0.0, 0.0, 0.0]]), atol=1e-6)
 
 
 def test_a_recipe_s_second_stage(tmp_path, corpus):
