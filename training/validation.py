@@ -1,9 +1,10 @@
 """How good a model is while it is being trained: on validation clips, as recorded, in noisy rooms, quieter and louder,
 and on continuous speech; all streamed, all by speakers and noises that it does not learn from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from training import augment, corpora, data
 from training.augment import AROUND, low_noise, spoken_in
 from training.crnn import CRNN, State, log_odds
 from training.features import FRAME_STEP, SAMPLE_RATE, TAIL
-from training.metrics import event_intervals, lowest_threshold, one_minus_auroc, threshold_at_far
+from training.metrics import count_events, event_intervals, lowest_threshold, one_minus_auroc, threshold_at_far
 from training.recipe import Data, Recipe
 
 LONGEST = 3 * SAMPLE_RATE  # of a clip
@@ -23,6 +24,7 @@ GAINS = (0.1, 4.0)  # ten times quieter and four times louder, the loudest clipp
 ROOMS = 20
 MARGIN = 0.1  # in log-odds, of the operating point: what is exported sums in another order, or in int8
 SMOOTHINGS = range(1, 9)  # hops, of which the best is taken where the recipe leaves it open
+RATES = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0)  # false accepts an hour, of the curve
 ALARMS = (0.25, 0.5, 1.0, 2.0)  # false accepts an hour of speech at which misses are counted
 FAR = 0.005  # of the clips of other words, that no threshold exceeds
 BEFORE, TALKS = 125, 8  # hops of talk that clips come after, ten seconds, and how many of them
@@ -39,6 +41,7 @@ class Validation:
     alone: list[Tensor]  # the same from zero state: as they are, and after a second of digital silence
     kinds: dict[str, "Stream"]  # recordings without a keyword
     false_accepts_per_hour: float  # of speech, at the operating point
+    noisy: bool  # whether the first of `changed` is in noise
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,18 @@ class Figures:
     one_minus_auroc: float  # of clips, mean over keywords
     frr: float  # at FAR of clips, mean over keywords
     thresholds: list[float]  # for each keyword: the operating point
+    curves: list[list["Point"]]  # for each keyword: other operating points, the most false accepts first
     smoothing: int  # hops over which log-odds were averaged for all of these
+
+
+class Point(NamedTuple):
+    """An operating point of one keyword, measured on the validation split."""
+
+    threshold: float
+    false_accepts_per_hour: float  # of all kinds of speech together
+    worst_kind_per_hour: float
+    misses: float  # share of the clips, as recorded
+    misses_10_db: float
 
 
 def padded(recordings: list[np.ndarray], hop: int) -> Tensor:
@@ -106,6 +120,7 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
                 for kind, found in without_keywords(base, recipe, speech).items()
             },
             recipe.data.false_accepts_per_hour,
+            bool(snrs),
         )
 
 
@@ -207,6 +222,7 @@ def figures(
     }
     labels = validation.labels
     clean, others, areas, rates, thresholds = [], [], [], [], []
+    curves: list[list[Point]] = []
     for index in range(clips.shape[1]):
         mine = labels == index
         intervals = {kind: event_intervals(scores[:, index], refractory_hops) for kind, scores in heard.items()}
@@ -216,17 +232,39 @@ def figures(
         others += [(scores[mine[labels >= 0], index] < bars[:, None]).mean() for scores in changed]
         areas.append(one_minus_auroc(clips[:, index], mine))
         rates.append((clips[mine, index] < of_clips).mean())
-        lowest = max(of_clips, quiet_threshold(validation, intervals, validation.false_accepts_per_hour))
-        lowest = min(max(lowest, 0.05), 0.9999)
-        thresholds.append(float(1 / (1 + (1 / lowest - 1) * np.exp(-MARGIN))))
+        thresholds.append(shipped(quiet_threshold(validation, intervals, validation.false_accepts_per_hour), of_clips))
+        curves.append([])
+        for threshold in sorted({shipped(quiet_threshold(validation, intervals, rate)) for rate in RATES}):
+            counts = {kind: int(count_events(intervals[kind], threshold)) for kind in speech_of(intervals)}
+            hours = {kind: validation.kinds[kind].hours for kind in counts}
+            noisy = changed[0] if validation.noisy else clips[labels >= 0]
+            point = Point(
+                threshold,
+                sum(counts.values()) / sum(hours.values()),
+                max(counts[kind] / hours[kind] for kind in counts),
+                float((clips[mine, index] < threshold).mean()),
+                float((noisy[mine[labels >= 0], index] < threshold).mean()),
+            )
+            curves[-1].append(Point(*(float(f"{value:.4g}") for value in point)))
     return Figures(
         float(np.mean(clean + others)),
         float(np.mean(clean)),
         float(np.mean(areas)),
         float(np.mean(rates)),
         thresholds,
+        curves,
         hops,
     )
+
+
+def shipped(*lowest: float) -> float:
+    """The threshold that is shipped where none may be lower than these."""
+    found = min(max(*lowest, 0.05), 0.9999)
+    return float(1 / (1 + (1 / found - 1) * np.exp(-MARGIN)))
+
+
+def speech_of(kinds: Iterable[str]) -> list[str]:
+    return [kind for kind in kinds if kind in corpora.SPEECH]
 
 
 def quiet_threshold(
@@ -234,7 +272,7 @@ def quiet_threshold(
 ) -> float:
     """The lowest threshold with at most so many false accepts an hour of all speech, twice as many in each kind of it,
     and in noise none an hour. intervals: of event_intervals, by kind."""
-    speech = [kind for kind in intervals if kind != "noise"]
+    speech = speech_of(intervals)
     low, high = (np.concatenate([intervals[kind][side] for kind in speech]) for side in (0, 1))
     hours = {kind: one.hours for kind, one in validation.kinds.items()}
     found = [lowest_threshold((low, high), int(per_hour * sum(hours[kind] for kind in speech)))]
