@@ -229,8 +229,7 @@ def base(corpus, tmp_path, registry, monkeypatch) -> Path:
         shutil.copy(words / "bed" / "00000000_nohash_0.wav", words / name)
     with open(words / "testing_list.txt", "a") as file:
         file.write("\n".join(others) + "\n")
-    for name in corpora.known_packages():
-        registry.put(name, {"usr/share/doc/readme": b""})
+    registry.put_empty(corpora.known_packages())
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TQDM_DISABLE", "1")
     return tmp_path / "data"

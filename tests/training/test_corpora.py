@@ -11,8 +11,6 @@ from training import corpora, data, noises
 from training.corpora import KINDS, SPEECH
 from training.data import SPLITS, DataError
 
-NOTHING = {"usr/share/doc/readme": b""}
-
 
 @pytest.fixture
 def base(tmp_path, registry):
@@ -25,8 +23,7 @@ def base(tmp_path, registry):
     for name in ("rain/a.ogg", "rain/b.ogg"):
         write(tmp_path / "data/noise" / name)
     (tmp_path / "data/noise/testing_list.txt").write_text("rain/a.ogg\n")
-    for name in corpora.known_packages():
-        registry.put(name, NOTHING)
+    registry.put_empty(corpora.known_packages())
     lines = {f"{name}.SB": b"mp3" for name in ("120001P1", "120001J1", "020001P1", "JOE00011", "C20G_021", "C20G_011")}
     lines["1000SSSS.SB"] = b"mp3"
     registry.put("flight-of-the-amazon-queen", {"usr/queen.1c": queen(lines)})
