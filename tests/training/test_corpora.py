@@ -153,3 +153,11 @@ def test_hours_of_real_recordings(recordings, registry, monkeypatch):
     table = corpora.report(recordings).splitlines()
     assert [line.split()[0] for line in table] == ["training", *KINDS]
     assert float(table[1].split()[7]) + float(table[1].split()[13]) > 0.7  # requests: 44 minutes in two halves
+
+
+def test_recordings_with_a_keyword_are_of_known_sources():
+    sources = {row.source for row in sum(corpora.rows(), [])}
+    names = [name for said in corpora.spoken().values() for name in said]
+    assert len(names) > 50
+    assert {name.split("/")[0] for name in names} <= sources
+    assert all(text for said in corpora.spoken().values() for text in said.values())
