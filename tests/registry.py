@@ -24,6 +24,11 @@ class Registry:
                 member.size = len(content)
                 archive.addfile(member, BytesIO(content))
 
+    def put_empty(self, names: tuple[str, ...]) -> None:
+        """Packages without any recording."""
+        for name in names:
+            self.put(name, {"usr/share/doc/readme": b""})
+
     def remove(self, name: str) -> None:
         (self.shelf / f"{name}.deb").unlink()
 

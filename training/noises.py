@@ -79,27 +79,23 @@ def clicks(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def applause(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Claps of many hands: each a few milliseconds of noise in a band of its own."""
-    sound = np.zeros(n + SAMPLE_RATE, np.float32)
+    """Claps of many hands: each a few milliseconds of noise."""
+    hiss, sound = coloured_noise(n + SAMPLE_RATE, rng.uniform(0, 6), rng), np.zeros(n + SAMPLE_RATE, np.float32)
+    time = np.arange(960) / SAMPLE_RATE
     for at in rng.integers(0, n, 1 + int(n / SAMPLE_RATE * rng.uniform(3, 120))):
-        clap = decay(int(0.06 * SAMPLE_RATE), rng.uniform(0.002, 0.012), rng)
-        sound[at : at + len(clap)] += rng.uniform(0.2, 1) * clap
+        clap = np.exp(-time / rng.uniform(0.002, 0.012)) * hiss[at : at + len(time)]
+        sound[at : at + len(time)] += rng.uniform(0.2, 1) * clap
     return sound[:n]
 
 
 def slam(n: int, rng: np.random.Generator) -> np.ndarray:
     """A door, a drum, a dropped pan: a hard start that dies away, low or ringing."""
-    sound = decay(n, rng.uniform(0.02, 0.5), rng)
+    time = np.arange(n) / SAMPLE_RATE
+    sound = coloured_noise(n, rng.uniform(0, 6), rng) * np.exp(-time / rng.uniform(0.02, 0.5))
     if rng.random() < 0.5:
-        time = np.arange(n) / SAMPLE_RATE
         ring = sum(np.sin(2 * np.pi * rng.uniform(60, 3000) * time) for _ in range(4))
         sound = sound + ring * np.exp(-time / rng.uniform(0.05, 0.6))
     return sound
-
-
-def decay(n: int, seconds: float, rng: np.random.Generator) -> np.ndarray:
-    noise = coloured_noise(max(n, 2), rng.uniform(0, 6), rng)[:n]
-    return noise * np.exp(-np.arange(n) / SAMPLE_RATE / seconds)
 
 
 SOUNDS = (burst, burst, packed, tone, beeps, clicks, applause, slam)

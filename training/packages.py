@@ -41,5 +41,9 @@ def fetched(name: str, folder: Path = FOLDER) -> Path:
                     make(found)
                 except (OSError, struct.error, IndexError) as error:
                     raise DataError(f"{name}: {file} cannot be read as it should ({error}); another version?") from None
-        partial.rename(place)
+        try:
+            partial.rename(place)
+        except OSError:
+            if not place.exists():  # another process was faster
+                raise
     return place

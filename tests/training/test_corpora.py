@@ -11,8 +11,6 @@ from training import corpora, data, noises
 from training.corpora import KINDS, SPEECH
 from training.data import SPLITS, DataError
 
-NOTHING = {"usr/share/doc/readme": b""}
-
 
 @pytest.fixture
 def base(tmp_path, registry):
@@ -25,8 +23,7 @@ def base(tmp_path, registry):
     for name in ("rain/a.ogg", "rain/b.ogg"):
         write(tmp_path / "data/noise" / name)
     (tmp_path / "data/noise/testing_list.txt").write_text("rain/a.ogg\n")
-    for name in corpora.known_packages():
-        registry.put(name, NOTHING)
+    registry.put_empty(corpora.known_packages())
     lines = {f"{name}.SB": b"mp3" for name in ("120001P1", "120001J1", "020001P1", "JOE00011", "C20G_021", "C20G_011")}
     lines["1000SSSS.SB"] = b"mp3"
     registry.put("flight-of-the-amazon-queen", {"usr/queen.1c": queen(lines)})
@@ -156,3 +153,11 @@ def test_hours_of_real_recordings(recordings, registry, monkeypatch):
     table = corpora.report(recordings).splitlines()
     assert [line.split()[0] for line in table] == ["training", *KINDS]
     assert float(table[1].split()[7]) + float(table[1].split()[13]) > 0.7  # requests: 44 minutes in two halves
+
+
+def test_recordings_with_a_keyword_are_of_known_sources():
+    sources = {row.source for row in sum(corpora.rows(), [])}
+    names = [name for said in corpora.spoken().values() for name in said]
+    assert len(names) > 50
+    assert {name.split("/")[0] for name in names} <= sources
+    assert all(text for said in corpora.spoken().values() for text in said.values())
