@@ -104,8 +104,9 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
     after = [np.concatenate([low_noise(AROUND, rng), clip, low_noise(AROUND, rng)]) for clip in clips]
     said = [clip for clip, label in zip(after, labels, strict=True) if label >= 0]
     changed += [[np.clip(clip * gain, -1, 1) for clip in said] for gain in GAINS]
-    others = data.read_floats(speech, "validation speech") or [c for c, at in zip(clips, labels, strict=True) if at < 0]
-    talks = np.resize(np.concatenate(others), TALKS * BEFORE * hop).reshape(TALKS, BEFORE * hop)
+    others = [clip for clip, label in zip(found, labels, strict=True) if label < 0]
+    talk = data.read_floats(speech or others, "validation speech")
+    talks = np.resize(np.concatenate(talk), TALKS * BEFORE * hop).reshape(TALKS, BEFORE * hop)
     quiet = [np.concatenate([clip, low_noise(AROUND, rng)]) for clip in spoken]
     muted = [np.concatenate([np.zeros(SAMPLE_RATE, np.float32), clip]) for clip in quiet]
     with torch.no_grad():
@@ -117,7 +118,7 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
             [frames_of(model, padded(clips, hop)) for clips in (quiet, muted)],
             {
                 kind: joined(model, data.read_all(found, f"validation {kind}"))
-                for kind, found in without_keywords(base, recipe, speech).items()
+                for kind, found in without_keywords(base, recipe, speech or others).items()
             },
             recipe.data.false_accepts_per_hour,
             bool(snrs),
@@ -125,21 +126,23 @@ def load(base: Path, recipe: Recipe, model: CRNN) -> Validation:
 
 
 def without_keywords(base: Path, recipe: Recipe, speech: list[data.Clip]) -> dict[str, Sequence[data.Readable]]:
-    """Validation recordings by kind; kinds without any are left out. speech: validation clips of other folders."""
+    """Validation recordings by kind; kinds without any are left out, and noise where training hears none.
+
+    speech: validation clips of the recipe's folders, or of other words where these have none.
+    """
     only = None if recipe.data.packages else ()
+    kinds = corpora.KINDS if recipe.data.bursts else corpora.SPEECH
     found: dict[str, Sequence[data.Readable]] = {
         kind: [
             one for one in corpora.recordings(kind, "validation", base, only)
             if not any(corpora.says(one, keyword) for keyword in recipe.data.keywords)
         ]
-        for kind in corpora.KINDS
+        for kind in kinds
     }
     known = {one.path for some in found.values() for one in some if isinstance(one, corpora.Recording)}
     continuous = [c for c in corpora.split(data.find(base, recipe.data.continuous), base) if c.split != "testing"]
     found["requests"] = [*found["requests"], *(c for c in continuous if c.path not in known)]
     found["read"] = [*found["read"], *(c for c in speech if c.path not in known)]
-    if not any(found[kind] for kind in corpora.SPEECH):
-        raise data.DataError(f"validation needs speech without the keyword: put some into {base}/continuous")
     return {kind: some for kind, some in found.items() if some}
 
 

@@ -228,6 +228,9 @@ TINY = """
 keywords = ["happy"]
 synthetic = 0
 packages = []
+bursts = 0
+worn = 0
+muted = 0
 rooms = 2
 [model]
 channels = 2
