@@ -2,7 +2,7 @@
 
     from edge_demo import arm64
     root = arm64.root("trixie")                                  # once, then from the cache
-    site = arm64.site("3.13")                                    # numpy, onnxruntime, soxr, paho-mqtt, PyAudio
+    site = arm64.site("3.13")                                    # numpy, onnxruntime, soxr, PyAudio
     subprocess.run([*arm64.emulated(root), "/usr/bin/python3", "-c", "import platform; print(platform.machine())"])
 
 Needs mmdebstrap, qemu-user-static and patchelf (make image-system), and the first time Debian's and PyPI's registries.
@@ -11,6 +11,7 @@ Needs mmdebstrap, qemu-user-static and patchelf (make image-system), and the fir
 import glob
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "dist" / "arm64"
 SUITES = {"3.11": "bookworm", "3.13": "trixie"}  # Python → the Debian, and the Raspberry Pi OS, that has it
 NEEDS = ("mmdebstrap", "qemu-aarch64-static", "patchelf")
-PACKAGES = ("numpy", "onnxruntime", "soxr", "paho-mqtt")  # versions: those of requirements.txt
+LOCK = ROOT / "runtime" / "requirements.lock"  # versions and SHA-256
+# numpy and onnxruntime are all that inference imports (tests/runtime/test_device_imports.py): no dependencies.
+PACKAGES = ("numpy", "onnxruntime", "soxr")
 # PyAudio has no wheels. These go with Debian's: a Lite system has neither PortAudio nor the JACK library that it wants.
 PYAUDIO_LIBRARIES = ("libportaudio.so.2", "libjack.so.0")
 # onnxruntime's cpuinfo dies of an x86 /proc/cpuinfo. This is a Raspberry Pi 4's Cortex-A72.
@@ -87,21 +90,33 @@ def site(python: str) -> Path:
     if python not in SUITES:
         raise Arm64Error(f"Python {python}: has no PyAudio ready: use a system with {' or '.join(SUITES)}, "
                          "as Raspberry Pi OS Bookworm and Trixie are")
-    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
-    wheels = [line for line in lines if line.startswith(PACKAGES)]
-    folder = CACHE / f"site-{python}-{hashlib.sha256(' '.join(wheels).encode()).hexdigest()[:8]}"
+    locked = locked_packages()
+    folder = CACHE / f"site-{python}-{hashlib.sha256(locked.encode()).hexdigest()[:8]}"
     if not folder.is_dir():
         debian = root(SUITES[python])
         part = _part(folder)
-        # numpy and onnxruntime are all that inference imports (tests/runtime/test_device_imports.py): no dependencies.
-        run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", part, "--only-binary=:all:",
-             "--platform=manylinux_2_28_aarch64", "--implementation=cp", f"--python-version={python}", *wheels],
-            f"wheels for Python {python} on arm64")
-        shutil.rmtree(part / "bin", ignore_errors=True)  # commands of numpy's, with this machine's Python in them
+        add_wheels(python, locked, part)
         _add_pyaudio(debian, part)
         compile_all(python, part, f"/opt/earshot/current/venv/lib/python{python}/site-packages")
         part.replace(folder)
     return folder
+
+
+def locked_packages() -> str:
+    """Of LOCK the lines that are of PACKAGES: name, version, and a SHA-256 for each of its files."""
+    entries = re.findall(r"^[^ #\n].*\n(?: .*\n)*", LOCK.read_text(), re.MULTILINE)
+    return "".join(entry for entry in entries if entry.partition("==")[0] in PACKAGES)
+
+
+def add_wheels(python: str, locked: str, folder: Path) -> None:
+    """Unpack these arm64 wheels, each of which has a SHA-256 that is given. Raises Arm64Error."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(locked)
+        file.flush()
+        run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, "--only-binary=:all:",
+             "--platform=manylinux_2_28_aarch64", "--implementation=cp", f"--python-version={python}",
+             "--require-hashes", "--requirement", file.name], f"wheels for Python {python} on arm64")
+    shutil.rmtree(folder / "bin", ignore_errors=True)  # commands of numpy's, with this machine's Python in them
 
 
 def _add_pyaudio(debian: Path, folder: Path) -> None:

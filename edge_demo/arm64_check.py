@@ -3,8 +3,7 @@
     python -m edge_demo.arm64_check dist/happy-ensemble                     # or: make test-arm64
 
 installs what runtime/requirements.txt asks for from aarch64 wheels, as a Pi does, runs runtime/listen.py on a WAV file
-there and here, and compares detections and the scores of every hop, for float and int8. Then it counts the
-instructions of a hop of the default model and estimates from them what it takes on Raspberry Pis.
+there and here, and compares detections and the scores of every hop, for float and int8.
 
 Exit code 0: all agree; 1: they do not; 2: wrong arguments, or something is missing here.
 """
@@ -17,7 +16,6 @@ import sys
 import tempfile
 import wave
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "3.13"
 MODELS = ("model.onnx", "model.int8.onnx")
 FLOAT_TOLERANCE = 1e-4
-COUNTED = (20, 120)  # hops of the two runs whose difference is what a hop takes
 
 # Prints, as JSON, the scores of every hop of a WAV file by every model; run by both Pythons.
 SCORES = """
@@ -39,37 +36,6 @@ bundle, wav, *models = sys.argv[1:]
 engines = [Engine(bundle, model) for model in models]
 print(json.dumps([[e.step(hop).tolist() for hop in wav_hops(wav, e.hop_samples, print)] for e in engines]))
 """
-
-# Steps through so many hops of noise; run under callgrind.
-STEPS = """
-import sys
-import numpy as np
-from runtime.engine import Engine
-bundle, model, count = sys.argv[1:]
-engine = Engine(bundle, model)
-audio = np.random.default_rng(0).normal(0, 0.05, (int(count), engine.hop_samples)).astype(np.float32)
-for hop in audio:
-    engine.step(hop)
-"""
-
-
-class Board(NamedTuple):
-    """clock: GHz. per_cycle: Arm instructions that code like this completes in a cycle; assumed, not measured."""
-
-    name: str
-    core: str
-    clock: float
-    per_cycle: float
-
-
-BOARDS = (
-    Board("Pi Zero 2 W", "Cortex-A53", 1.0, 0.7),
-    Board("Pi 3 B+", "Cortex-A53", 1.4, 0.7),
-    Board("Pi 4", "Cortex-A72", 1.8, 1.3),
-    Board("Pi 5", "Cortex-A76", 2.4, 2.2),
-)
-WIDER = 2.0  # Arm instructions for one of x86: AVX2 registers are twice as wide as NEON's; assumed for all of them
-
 
 class Differs(Exception):
     """What arm64 says is not what this machine says. The message is one line."""
@@ -123,31 +89,6 @@ def compare(bundle: str, wav: str) -> list[str]:
     return lines
 
 
-def instructions(bundle: str, model: str) -> float:
-    """Of this machine, per hop: what callgrind counts for many hops less what it counts for a few."""
-    arm64.need("valgrind")
-    counts = []
-    for hops in COUNTED:
-        with tempfile.TemporaryDirectory() as scratch:
-            out = Path(scratch) / "callgrind"
-            command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, "-c", STEPS]
-            environment = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-            run([*command, bundle, model, str(hops)], environment)
-            totals = [line for line in out.read_text().splitlines() if line.startswith(("summary:", "totals:"))]
-            counts.append(int(totals[-1].split()[1]))
-    return (counts[1] - counts[0]) / (COUNTED[1] - COUNTED[0])
-
-
-def estimates(bundle: str, model: str) -> list[str]:
-    count = instructions(bundle, model)
-    lines = [f"{bundle}/{model}: {count / 1e6:.3f} million x86 instructions per hop of 80 ms (callgrind, AVX2)"]
-    for board in BOARDS:
-        ms = count * WIDER / (board.clock * 1e6 * board.per_cycle)
-        lines.append(f"  estimate for {board.name}: {ms:.2f} ms, {ms / 80:.1%} of one core ({board.core}, "
-                     f"{board.clock:g} GHz, {board.per_cycle:g} instructions per cycle)")
-    return lines
-
-
 def audio_for(bundle: str, path: Path) -> None:
     """Write one WAV file of synthesised speech and of what the bundle's model takes for its keywords."""
     parts = []
@@ -166,7 +107,7 @@ def main() -> int:
     parser.add_argument("--wav", help="16 kHz, mono, 16 bits (default: the fixtures and the bundle's keywords.wav)")
     options = parser.parse_args()
     try:
-        arm64.need(*arm64.NEEDS, "valgrind")
+        arm64.need(*arm64.NEEDS)
         with tempfile.TemporaryDirectory() as scratch:
             for bundle in options.bundle:
                 wav = options.wav or str(Path(scratch) / "audio.wav")
@@ -174,15 +115,12 @@ def main() -> int:
                     audio_for(bundle, Path(wav))
                 for line in compare(bundle, wav):
                     print(line, flush=True)
-                print("\n".join(estimates(bundle, Engine(bundle).model)), flush=True)
     except Differs as error:
         print(f"arm64: {error}", file=sys.stderr)
         return 1
     except (arm64.Arm64Error, BundleError, OSError) as error:
         print(f"arm64: error: {error}", file=sys.stderr)
         return 2
-    print(f"Estimates assume {WIDER:g} Arm instructions for one of x86, and the instructions per cycle named; none of "
-          "these boards was at hand.")
     return 0
 
 

@@ -5,22 +5,7 @@
     sudo python -m edge_demo.flash --image … --device … [--settings FILE] [--config earshot.toml] [BUNDLE …]
 
 Works on Raspberry Pi OS Lite (64-bit), Bookworm and Trixie, packed (.xz) or not, and on what `make image` made. The
-image is not booted: its partitions are mounted, which needs root. The settings are a TOML file, readable by you alone:
-
-    hostname = "kitchen"
-
-    [user]                      # without this, Raspberry Pi OS asks at its first boot, on a screen
-    name = "anna"
-    password = "correct horse"  # plain, which is hashed before it goes to the card, or a hash of: openssl passwd -6
-    ssh-key = "~/.ssh/id_ed25519.pub"
-
-    [wifi]
-    name = "home network"
-    password = "…"              # hashed too
-    country = "DE"
-
-    [keyboard]
-    layout = "de"
+image is not booted: its partitions are mounted, which needs root. The settings are a TOML file: see settings.py.
 
 --device is erased. It must be a whole disk that is removable, of at most 256 GB (or named again with --force sdb), and
 nothing of it may be mounted or used. What was written is read back and compared.
@@ -38,7 +23,6 @@ import shutil
 import stat
 import sys
 import tempfile
-import tomllib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -49,16 +33,13 @@ from edge_demo import disk, payload
 from edge_demo.arm64 import Arm64Error
 from edge_demo.disk import DiskError, Partition
 from edge_demo.payload import PayloadError
+from edge_demo.settings import SettingsError, check_user, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRSTRUN = Path(__file__).with_name("firstrun.py")
 LARGEST = 256_000_000_000  # bytes of a card
 CHUNK = 4 << 20  # bytes
 SPARE = 64 << 20  # bytes that stay free on the root partition
-NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
-# The settings: table → key → whether it must be there.
-KEYS = {"": {"hostname": False}, "user": {"name": True, "password": False, "ssh-key": False},
-        "wifi": {"name": True, "password": True, "country": True}, "keyboard": {"layout": True}}
 RUN_ONCE = ("systemd.run=/boot/firmware/firstrun.py systemd.run_success_action=reboot "
             "systemd.run_failure_action=reboot systemd.unit=kernel-command-line.target")
 GROUPS = "adm,dialout,cdrom,sudo,audio,video,plugdev,games,users,input,render,netdev,gpio,i2c,spi"
@@ -68,78 +49,13 @@ class FlashError(Exception):
     """A mistake of the user's. The message is one line: what is wrong and what to do."""
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Settings as the docstring shows them, checked, with passwords hashed. Raises FlashError."""
-    try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FlashError(f"{path}: cannot be read ({error.strerror}): name a TOML file") from None
-    except ValueError as error:
-        raise FlashError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
-    if path.stat().st_mode & 0o077:
-        raise FlashError(f"{path}: others may read it, and it holds secrets: chmod 600 {path}")
-    for name, value in told.items():
-        _check_table(path, name, value)
-    _check_names(path, told)
-    if "user" in told:
-        user = told["user"]
-        if "password" not in user and "ssh-key" not in user:
-            raise FlashError(f"{path}: user {user['name']} could not log in: give a password or an ssh-key")
-        if "password" in user and not user["password"].startswith("$"):
-            user["password"] = disk.run("openssl", "passwd", "-6", "-stdin", text=user["password"]).strip()
-        if "ssh-key" in user and not user["ssh-key"].startswith(("ssh-", "ecdsa-", "sk-")):
-            key = Path(user["ssh-key"]).expanduser()
-            try:
-                user["ssh-key"] = key.read_text().strip()
-            except (OSError, UnicodeDecodeError):
-                raise FlashError(f"{path}: ssh-key {key} cannot be read: name a public key's file") from None
-            if "PRIVATE" in user["ssh-key"]:
-                raise FlashError(f"{path}: {key} is the private key, which stays here: name {key}.pub")
-    if "wifi" in told:
-        wifi = told["wifi"]
-        if not re.fullmatch("[0-9a-f]{64}", wifi["password"]):
-            if not 8 <= len(wifi["password"]) <= 63:
-                raise FlashError(f"{path}: a password of Wi-Fi has 8 to 63 characters: correct it")
-            secret = wifi["password"].encode(), wifi["name"].encode()
-            wifi["password"] = hashlib.pbkdf2_hmac("sha1", *secret, 4096, 32).hex()  # IEEE 802.11i's key
-    return told
-
-
-def _check_table(path: Path, name: str, value: Any) -> None:
-    table = name if name in KEYS else ""
-    content = value if table else {name: value}
-    if not isinstance(content, dict):
-        raise FlashError(f"{path}: {name} must be a table: [{name}]")
-    for key, text in content.items():
-        if key not in KEYS[table]:
-            known = ", ".join(KEYS[table] if table else ("hostname", "[user]", "[wifi]", "[keyboard]"))
-            raise FlashError(f"{path}: unknown key {key!r}: {table + ' has' if table else 'there are'} {known}")
-        if not isinstance(text, str) or not text or not text.isprintable():
-            raise FlashError(f"{path}: {key} must be a text of one line: correct it")
-    missing = [key for key, is_needed in KEYS[table].items() if is_needed and key not in content]
-    if missing:
-        raise FlashError(f"{path}: [{table}] needs {' and '.join(missing)}: add it")
-
-
-def _check_names(path: Path, told: dict[str, Any]) -> None:
-    for name in (told.get("hostname", "a"), told.get("user", {}).get("name", "a")):
-        if not NAME.fullmatch(name):
-            raise FlashError(f"{path}: {name!r} is no name: small letters a-z, digits and -, starting with a letter")
-    if told.get("user", {}).get("name") in ("root", "earshot"):
-        raise FlashError(f"{path}: user {told['user']['name']} is the system's: choose another name")
-    if "wifi" in told and not re.fullmatch("[A-Z]{2}", told["wifi"]["country"]):
-        raise FlashError(f"{path}: country must be two capital letters, such as DE: correct it")
-    if "keyboard" in told and not re.fullmatch("[a-z]{2,8}", told["keyboard"]["layout"]):
-        raise FlashError(f"{path}: layout must be small letters, such as de: correct it")
-
-
 # Onto an image
 
 
 def put(image: Path, bundles: list[Path], config: Path | None, settings: dict[str, Any] | None) -> None:
     """Put a release, its configuration and the settings onto an image in a file, in place.
 
-    Raises FlashError, DiskError, PayloadError and Arm64Error; the image may then be half-done.
+    Raises FlashError, SettingsError, DiskError, PayloadError and Arm64Error; the image may then be half-done.
     """
     parts = disk.partitions(image)
     if len(parts) < 2:
@@ -147,6 +63,7 @@ def put(image: Path, bundles: list[Path], config: Path | None, settings: dict[st
     firmware, root = parts[0], parts[-1]
     with disk.mounted(image, root, "ro") as folder:
         python = python_of(image, folder)
+        check_user(folder, settings or {})
     release = payload.build(python, bundles)
     size = sum(os.lstat(Path(place, name)).st_blocks * 512 for place, _, names in os.walk(release) for name in names)
     root = disk.make_room(image, root, size + SPARE)
@@ -177,6 +94,8 @@ def configure(image: Path, firmware: Partition, root: Partition, settings: dict[
     with disk.mounted(image, root) as system:
         if "wifi" in settings and not (system / "usr/sbin/NetworkManager").exists():
             raise FlashError(f"{image}: has no NetworkManager, so no Wi-Fi: leave [wifi] out, and use a cable")
+        fstab = system / "etc/fstab"
+        fstab.write_text(for_root_alone(fstab.read_text()))
         if (system / "usr/bin/cloud-init").exists():
             files |= cloud_init(settings)
             (system / "etc/cloud/cloud-init.disabled").unlink(missing_ok=True)
@@ -193,6 +112,11 @@ def configure(image: Path, firmware: Partition, root: Partition, settings: dict[
         disk.fat_write(image, firmware, name, text)
 
 
+def for_root_alone(fstab: str) -> str:
+    """The boot partition mounted for root alone: FAT knows no modes, and the settings are there until they are used."""
+    return re.sub(r"^(\S+\s+/boot(?:/firmware)?\s+vfat\s+)(?!\S*umask)(\S+)", r"\1\2,umask=0077", fstab, flags=re.M)
+
+
 def append(line: str, words: str) -> str:
     """To the kernel's command line, in place of words of the same names."""
     names = {word.partition("=")[0] for word in words.split()}
@@ -202,7 +126,10 @@ def append(line: str, words: str) -> str:
 
 def cloud_init(settings: dict[str, Any]) -> dict[str, str]:
     """Settings → files by name. JSON is YAML, and safe from what stands in a password."""
-    user_data: dict[str, Any] = {"runcmd": [["touch", "/etc/cloud/cloud-init.disabled"]]}  # once is enough
+    secrets = [f"/boot/firmware/{name}" for name in ("user-data", "network-config")]
+    # Once is enough. First it is disabled: cloud-init that finds no user-data would set the system up without.
+    user_data: dict[str, Any] = {"runcmd": [
+        ["touch", "/etc/cloud/cloud-init.disabled"], ["sync"], ["rm", "-f", *secrets]]}
     if "hostname" in settings:
         user_data |= {"hostname": settings["hostname"], "manage_etc_hosts": True}
     if "user" in settings:
@@ -344,14 +271,14 @@ def main() -> int:
         unpack(options.image, part)
         put(part, options.bundles, options.config, settings)
         if options.out:
-            part.chmod(0o600 if settings else 0o644)
+            part.chmod(0o600 if settings or options.config else options.image.stat().st_mode & 0o644)
             part.replace(options.out)
             print(f"{options.out}: {options.out.stat().st_size >> 20} MB")
         else:
             print("erasing", check_device(options.device, options.force), flush=True)
             write(part, options.device)
             print("done: take the card out")
-    except (FlashError, DiskError, PayloadError, Arm64Error, OSError) as error:
+    except (FlashError, SettingsError, DiskError, PayloadError, Arm64Error, OSError) as error:
         print(f"flash: error: {error}", file=sys.stderr)
         return 2
     finally:

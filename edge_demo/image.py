@@ -35,6 +35,10 @@ SIZE, FIRMWARE_START, FIRMWARE_SIZE = 3 << 30, 1 << 20, 256 << 20  # bytes
 ROOT_START = FIRMWARE_START + FIRMWARE_SIZE
 ROOT_SIZE = SIZE - ROOT_START - (1 << 20)  # the second copy of the table stands at the end
 FIRMWARE_UUID = "EA45-0001"
+# FAT knows no modes, and `make flash` leaves secrets there for the first boot: they are for root alone.
+FSTAB = f"""UUID={{root}} / ext4 noatime 0 1
+UUID={FIRMWARE_UUID} /boot/firmware vfat noatime,flush,nofail,umask=0077 0 2
+"""
 
 FILES = {
     "etc/hostname": "earshot\n",
@@ -107,8 +111,7 @@ def write_image(system: Path, image: Path) -> None:
     command_line = f"root=UUID={root_uuid} ro panic=10 loglevel=4\n"
     for name, text in {
         **FILES, "etc/kernel/cmdline": command_line,
-        "etc/fstab": f"UUID={root_uuid} / ext4 noatime 0 1\n"
-        f"UUID={FIRMWARE_UUID} /boot/firmware vfat noatime,flush,nofail 0 2\n",
+        "etc/fstab": FSTAB.format(root=root_uuid),
     }.items():
         (system / name).parent.mkdir(parents=True, exist_ok=True)
         (system / name).write_text(text)
@@ -168,8 +171,11 @@ def main() -> int:
             raise DiskError("other owners' files are made, which only root may: put sudo before make")
         image = base()
         options.out.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        part.touch(0o600)  # a configuration may hold secrets
         run("cp", "--sparse=always", image, part)
         flash.put(part, options.bundles, options.config, None)
+        part.chmod(0o600 if options.config else 0o644)
         part.replace(options.out)
     except (arm64.Arm64Error, DiskError, PayloadError, flash.FlashError, OSError) as error:
         print(f"image: error: {error}", file=sys.stderr)

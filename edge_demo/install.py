@@ -14,9 +14,13 @@ Exit codes: 0 it is installed (and runs); 1 it is not, and what ran before still
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
+import resource
 import shutil
+import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -34,6 +38,31 @@ SYSTEM = {
     "earshot.rules": "usr/lib/udev/rules.d/60-earshot.rules",
 }
 CONFIG = "earshot.toml"
+LARGEST = 1 << 20  # bytes of a file that the service's user may have written
+CHECK_SECONDS = 120
+LIMITS = {
+    resource.RLIMIT_CPU: 60,  # seconds
+    resource.RLIMIT_DATA: 256 << 20,  # bytes of memory; numpy, onnxruntime and a bundle take 62 MB
+    resource.RLIMIT_FSIZE: LARGEST,
+    resource.RLIMIT_NPROC: 64,  # processes and threads of the user's
+    resource.RLIMIT_CORE: 0,
+}
+# argv: the release, and the folder where the configuration's relative names start.
+CHECK = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from runtime.options import OptionsError, read_config
+from runtime.engine import BundleError, Engine
+from runtime.devices import import_pyaudio
+try:
+    import_pyaudio()
+    told = read_config("earshot.toml")
+    os.chdir(sys.argv[2])
+    for bundle in told.get("bundle") or sys.exit("earshot.toml names no bundle"):
+        Engine(bundle.replace("/opt/earshot/current", sys.argv[1]))
+except (OptionsError, BundleError) as error:
+    sys.exit(str(error))
+"""
 
 
 class InstallError(Exception):
@@ -41,13 +70,15 @@ class InstallError(Exception):
 
 
 def sums(release: Path) -> dict[str, str]:
-    """SHA-256 by path of everything in a release; of a link, of the text it holds."""
+    """SHA-256 by path of everything in a release but its folders; of a link, of the text it holds."""
     found = {}
-    for folder, _, names in os.walk(release):
-        for name in names:
+    for folder, folders, names in os.walk(release):
+        for name in (*names, *folders):
             path = Path(folder, name)
-            if path != release / SUMS:
-                data = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+            if path.is_symlink():  # also to a folder, which os.walk counts among the folders and does not enter
+                found[str(path.relative_to(release))] = hashlib.sha256(os.readlink(path).encode()).hexdigest()
+            elif path != release / SUMS and name in names:
+                data = path.read_bytes() if path.is_file() else b"neither file nor link"
                 found[str(path.relative_to(release))] = hashlib.sha256(data).hexdigest()
     return found
 
@@ -55,7 +86,7 @@ def sums(release: Path) -> dict[str, str]:
 def check_whole(release: Path) -> None:
     """Raises InstallError unless every file is there and as it was made, and no other."""
     try:
-        lines = (release / SUMS).read_text().splitlines()
+        lines = (release / SUMS).read_text(encoding="utf-8").splitlines()
     except OSError:
         raise InstallError(f"{release}: has no {SUMS}: it did not arrive whole, deploy again") from None
     wanted = {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
@@ -66,12 +97,16 @@ def check_whole(release: Path) -> None:
 
 
 def own_bytes(path: Path) -> bytes | None:
-    """Of a file that is none but itself: in a folder of the service's, a link could lead to what only root may read."""
+    """Of a plain file of at most LARGEST bytes, else None.
+
+    In a folder of the service's, a link could lead to what only root may read, and a pipe would hold up who opens it.
+    """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-            return file.read()
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            data = file.read(LARGEST + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     except OSError:
         return None
+    return None if data is None or len(data) > LARGEST else data
 
 
 def write(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (0, 0)) -> bool:
@@ -107,9 +142,10 @@ def target_of(path: Path) -> str | None:
     return os.readlink(path) if path.is_symlink() else None
 
 
-def make_account(root: Path) -> None:
+def make_account(root: Path, release: Path) -> None:
     """The user `earshot`, unless it is there."""
-    process = subprocess.run(["systemd-sysusers", f"--root={root}", "earshot.conf"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.run(["systemd-sysusers", f"--root={root}", "-"], stderr=subprocess.PIPE, text=True,
+                             input=(release / "system/earshot.sysusers").read_text())
     if process.returncode:
         raise InstallError(f"the user earshot cannot be made: {process.stderr.strip()}")
 
@@ -134,12 +170,7 @@ def install_config(root: Path, release: Path, given: Path | None) -> bool:
 
     What a given one replaces is kept beside it with `.before` at its end.
     """
-    make_account(root)
-    owner = account(root)
-    state = root / STATE
-    state.mkdir(parents=True, exist_ok=True)
-    os.chown(state, *owner)
-    state.chmod(0o755)
+    owner, state = account(root), root / STATE
     source = given
     if source is None:
         if (state / CONFIG).exists():
@@ -156,23 +187,51 @@ def install_config(root: Path, release: Path, given: Path | None) -> bool:
     return changed
 
 
-def check_runs(release: Path, config: Path) -> None:
-    """Raises InstallError unless this machine can load the release, and what the configuration names is in it."""
-    python = release / "venv/bin/python"
-    program = ("import sys; sys.path.insert(0, sys.argv[1])\n"
-               "from runtime.options import OptionsError, read_config\n"
-               "from runtime.engine import BundleError, Engine\n"
-               "from runtime.devices import import_pyaudio\n"
-               "try:\n"
-               "    import_pyaudio()\n"
-               "    for bundle in read_config(sys.argv[2])['bundle']:\n"
-               "        Engine(bundle.replace('/opt/earshot/current', sys.argv[1]))\n"
-               "except (OptionsError, BundleError) as error:\n"
-               "    sys.exit(str(error))\n")
-    process = subprocess.run([python, "-B", "-c", program, release, config], capture_output=True, text=True)
-    if process.returncode:
-        last = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+def make_state(root: Path, release: Path) -> Path:
+    """The service's user and folder → the folder."""
+    make_account(root, release)
+    state = root / STATE
+    state.mkdir(parents=True, exist_ok=True)
+    os.chown(state, *account(root))
+    state.chmod(0o755)
+    return state
+
+
+def check_runs(release: Path, config: Path, state: Path, user: tuple[int, int]) -> None:
+    """Raises InstallError unless this machine can load the release, and the bundles that the configuration names.
+
+    The configuration may be the service's own, and bundles a stranger's. So all of it happens as the service's user and
+    within LIMITS.
+    """
+    told = own_bytes(config)
+    if told is None:
+        raise InstallError(f"{config}: no plain file of at most {LARGEST} bytes: remove it, or deploy with CONFIG=")
+    with tempfile.TemporaryDirectory(prefix="earshot-") as folder, tempfile.TemporaryFile() as output:
+        write(Path(folder, CONFIG), told, 0o640, (0, user[1]))
+        os.chmod(folder, 0o711)
+        process = subprocess.Popen(
+            [release / "venv/bin/python", "-I", "-B", "-c", CHECK, release, state], cwd=folder, user=user[0],
+            group=user[1], extra_groups=(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=output,
+            env={"OPENBLAS_NUM_THREADS": "1"}, start_new_session=True, preexec_fn=limit)
+        try:
+            code = process.wait(CHECK_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise InstallError(f"the release does not run here: no answer in {CHECK_SECONDS} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        said = output.read().decode(errors="replace").strip().splitlines()
+    if code:
+        ended = f"it ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        last = "".join(c if c.isprintable() else "?" for c in (said or [ended])[-1])
         raise InstallError(f"the release does not run here: {last}")
+
+
+def limit() -> None:
+    for what, most in LIMITS.items():
+        resource.setrlimit(what, (most, most))
 
 
 def restart() -> bool:
@@ -190,10 +249,11 @@ def install(root: Path, release: Path, config: Path | None) -> None:
     home = root / HOME
     current, previous = home / "current", home / "previous"
     before = target_of(current)
+    state = make_state(root, release)
     if is_live:
-        kept = root / STATE / CONFIG
         os.sync()  # a power cut shall find the release whole behind the link that is to lead to it
-        check_runs(release, (config or (kept.parent if kept.exists() else release / "system")) / CONFIG)
+        source = config or (state if (state / CONFIG).exists() else release / "system")
+        check_runs(release, source / CONFIG, state, account(root))
     changed = install_system(root, release)
     changed |= install_config(root, release, config)
     wanted = f"releases/{release.name}"

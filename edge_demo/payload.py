@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from edge_demo import arm64, install
-from runtime.engine import BundleError, Engine
+from runtime import engine, manifest
 from runtime.options import OptionsError, read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,17 +36,16 @@ def build(python: str, bundles: list[Path]) -> Path:
     if len({bundle.name for bundle in bundles}) < len(bundles):
         raise PayloadError("two bundles of the same name: rename the folder of one")
     for bundle in bundles:
-        try:
-            Engine(str(bundle))
-        except BundleError as error:
-            raise PayloadError(str(error)) from None
-    site = arm64.site(python)
+        if bundle.name in ("", "..") or not bundle.name.isprintable():
+            raise PayloadError(f"{str(bundle)!r}: its last part must be a name that can be printed: rename the folder")
     RELEASES.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=RELEASES))
     try:
-        _fill(part, python, bundles, site)
+        for bundle in bundles:  # first: a refusal need not wait for the packages
+            copy_bundle(bundle, part / "bundles" / bundle.name)
+        _fill(part, python, bundles, arm64.site(python))
         lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(install.sums(part).items()))
-        (part / install.SUMS).write_text(lines)
+        (part / install.SUMS).write_text(lines, encoding="utf-8")
         _set_modes(part)
         release = RELEASES / hashlib.sha256(lines.encode()).hexdigest()[:12]
         if not release.exists():
@@ -56,11 +55,40 @@ def build(python: str, bundles: list[Path]) -> Path:
     return release
 
 
+def copy_bundle(bundle: Path, target: Path) -> None:
+    """Copy the manifest and the files that it lists, and check that the copy is a bundle. Raises PayloadError.
+
+    What else lies in a stranger's folder stays there, and no link is followed, not even the folder itself: it could
+    lead to a file of this desk's, which would go to the device for everybody to read.
+    """
+    target.mkdir(parents=True)
+    try:
+        opened = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise PayloadError(f"{bundle}: is no folder to be opened ({error.strerror}): name a bundle's folder itself, "
+                           "and no link to it") from None
+    place = f"/proc/self/fd/{opened}"  # the folder that was opened, whatever has its name by now
+    try:
+        content = manifest.read_file(place, manifest.MANIFEST, manifest.LARGEST_MANIFEST)
+        (target / manifest.MANIFEST).write_bytes(content)
+        for name in manifest.read_manifest(str(target))["files"]:
+            if os.path.lexists(f"{place}/{name}"):
+                (target / name).write_bytes(manifest.read_file(place, name, manifest.LARGEST_FILE))
+        engine.Engine(target)  # which compares size and SHA-256 of each, and refuses it when a model is missing
+    except manifest.BundleError as error:
+        raise PayloadError(str(error).replace(place, str(bundle)).replace(str(target), str(bundle))) from None
+    finally:
+        os.close(opened)
+
+
+def toml_list(names: list[str]) -> str:
+    """A list of texts in TOML, which knows JSON's escapes but for the pairs that stand for an emoji."""
+    return json.dumps(names, ensure_ascii=False)
+
+
 def _fill(release: Path, python: str, bundles: list[Path], site: Path) -> None:
     skipped = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "runtime", release / "runtime", ignore=skipped)
-    for bundle in bundles:
-        shutil.copytree(bundle, release / "bundles" / bundle.name)
     packages = release / "venv" / "lib" / f"python{python}" / "site-packages"
     shutil.copytree(site, packages, copy_function=os.link)  # hard links: it is 130 MB
     (release / "venv" / "bin").mkdir()
@@ -76,8 +104,10 @@ def _fill(release: Path, python: str, bundles: list[Path], site: Path) -> None:
         'u earshot - "Earshot keyword spotting" /var/lib/earshot\nm earshot audio\n')
     names = [str(DEVICE / "bundles" / bundle.name) for bundle in bundles]
     (system / install.CONFIG).write_text(
-        f"bundle = {json.dumps(names)}\n"
-        "dashboard = 8765  # of this machine only: ssh -L 8765:127.0.0.1:8765 USER@HOST, then http://127.0.0.1:8765\n")
+        f"bundle = {toml_list(names)}\n"
+        "dashboard = 8765  # of this machine only: ssh -L 8765:127.0.0.1:8765 USER@HOST\n"
+        'dashboard-token-file = "dashboard-token"  # made at the first start: http://127.0.0.1:8765/?token=TOKEN\n',
+        encoding="utf-8")
     shutil.copy(install.__file__, release)
 
 
@@ -103,12 +133,14 @@ def config_folder(config: Path, bundles: list[Path], folder: Path) -> None:
     text = config.read_text(encoding="utf-8")
     wanted = {str(DEVICE / "bundles" / bundle.name) for bundle in bundles}
     if not wanted.issuperset(told.get("bundle", ())) or "bundle" not in told:
-        names = json.dumps(sorted(wanted))
+        names = toml_list(sorted(wanted))
         raise PayloadError(f"{config}: bundle must name what goes to the device: bundle = {names}")
     for name, path in told.items():
         if name.endswith("-file"):
             if Path(path).parent != config.parent:
                 raise PayloadError(f"{config}: {name} must lie beside it, as it does on the device: move it there")
+            if name == "dashboard-token-file" and not os.path.lexists(path):
+                continue  # the device makes one
             try:
                 shutil.copy(path, folder)
             except OSError as error:

@@ -49,7 +49,7 @@ def export(
         raise VerifyError("its ranges were not trained: --also keeps that form of what train.quantized_epochs leaves")
     with new_folder(out / detector.name) as folder:
         say(f"{detector.name}: writing TorchScript, ONNX and int8 ONNX")
-        export_torchscript(Step(detector.model), folder / TORCHSCRIPT)
+        export_torchscript(Step(detector.model, torch.float64), folder / TORCHSCRIPT)
         export_onnx(Step(detector.model), detector, folder / FLOAT)
         spoken = keyword_audio(detector)
         write_wav(folder / KEYWORDS, spoken)

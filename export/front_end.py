@@ -6,7 +6,8 @@ samples, and with them subtracted so are the odd bins. More steps save products 
 (docs/benchmarks.md).
 
 Basis, window and filters are computed in here, not stored: an exporter keeps the recipe (3 KB), and onnxruntime
-evaluates it once, when it loads the model. In double precision, so that every CPU gets the same floats.
+evaluates it once, when it loads the model.
+TorchScript keeps them, computed in double precision, so that every CPU gets the same floats.
 """
 
 import math
@@ -23,8 +24,10 @@ TURN = 2 * math.pi / N_FFT
 
 
 class FrontEnd(nn.Module):
-    def __init__(self, size: Size):
+    def __init__(self, size: Size, precision: torch.dtype = torch.float32):
+        """precision: in which basis and window are computed."""
         super().__init__()
+        self.precision = precision
         self.hop_frames = size.hop_frames
         self.first = max(0, size.stride[1] - size.kernel[1])  # a kernel shorter than a hop reads the hop's end
 
@@ -33,28 +36,28 @@ class FrontEnd(nn.Module):
         the floor: log(max(x, floor)) − log(floor) is log(max(x / floor, 1))."""
         starts = torch.arange(self.first, self.hop_frames).unsqueeze(1) * (FRAME_STEP // BLOCK)
         blocks = (starts + torch.arange(N_FFT // BLOCK)).flatten()
-        frames = samples.reshape(-1, BLOCK).index_select(0, blocks).reshape(-1, N_FFT) * hann()
+        frames = samples.reshape(-1, BLOCK).index_select(0, blocks).reshape(-1, N_FFT) * hann(self.precision)
         first, second = frames.split(HALF, dim=1)
-        odd = power(first - second, torch.arange(1, HALF, 2))
-        even = power(first + second, torch.arange(2, HALF, 2))  # bin 0 is in no filter
+        odd = power(first - second, torch.arange(1, HALF, 2), self.precision)
+        even = power(first + second, torch.arange(2, HALF, 2), self.precision)  # bin 0 is in no filter
         filters = mel_filters() / FLOOR  # rows are bins 1…199
         mel = torch.addmm(odd @ twice(filters[::2]), even, twice(filters[1::2]))
         return torch.clamp(mel, min=1.0).log()
 
 
-def hann() -> Tensor:
+def hann(precision: torch.dtype) -> Tensor:
     """The periodic window, (400,)."""
-    return (0.5 - 0.5 * torch.cos(torch.arange(N_FFT, dtype=torch.float64) * TURN)).float()
+    return (0.5 - 0.5 * torch.cos(torch.arange(N_FFT).to(precision) * TURN)).float()
 
 
-def power(halves: Tensor, bins: Tensor) -> Tensor:
+def power(halves: Tensor, bins: Tensor, precision: torch.dtype) -> Tensor:
     """halves: (frames, 200); bins: (n,), all even or all odd → squared cosine and squared sine parts (frames, 2n).
 
     The phase is reduced modulo 400 in integers: cos of a large float32 would be off by 1e-5.
     """
     phase = torch.arange(HALF).unsqueeze(1) * bins
     phases = torch.cat([phase, phase + 3 * N_FFT // 4], dim=1) % N_FFT  # cos(x + 3/4 turn) = sin(x)
-    spectrum = halves @ torch.cos(phases.double() * TURN).float()
+    spectrum = halves @ torch.cos(phases.to(precision) * TURN).float()
     return spectrum * spectrum
 
 

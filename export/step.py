@@ -25,12 +25,12 @@ class Step(nn.Module):
 
     windows: Tensor
 
-    def __init__(self, model: CRNN):
-        """model: a trained CRNN; its weights are copied."""
+    def __init__(self, model: CRNN, precision: torch.dtype = torch.float32):
+        """model: a trained CRNN; its weights are copied. precision: see FrontEnd."""
         super().__init__()
         self.size = model.size
         self.state_shapes = state_shapes(model.size)
-        self.front_end = FrontEnd(model.size)
+        self.front_end = FrontEnd(model.size, precision)
         self.members = nn.ModuleList(Member(network) for network in networks(model))
         self.register_buffer("windows", windows_of(model.size))
         self.eval().requires_grad_(False)

@@ -6,10 +6,13 @@ few times and then once a second, and its "count" tells how often it happened.
 """
 
 import json
+import os
+import sys
 import threading
-import time
 from collections import Counter, deque
 from typing import Any
+
+from runtime.credit import Credit
 
 BURST = 5  # lines of one event at once; then one a second
 WAITING = 256  # events; more can only be waiting when standard output blocks
@@ -22,18 +25,14 @@ class Journal:
         self.time_s = 0.0
         self.counts: Counter[str] = Counter()
         self._waiting: deque[dict[str, Any]] = deque(maxlen=WAITING)
-        self._credit: dict[str, tuple[float, float]] = {}  # lines that may be written, and as of when
+        self._credit = Credit(BURST)  # lines that may be written
         self._lock = threading.Lock()
 
     def post(self, event: str, **fields: Any) -> None:
         """Count an event and have it written by the next `flush`. Never waits for the output; for any thread."""
         with self._lock:
             self.counts[event] += 1
-            now = time.monotonic()
-            credit, since = self._credit.get(event, (BURST, now))
-            credit = min(BURST, credit + now - since)
-            self._credit[event] = (credit - 1 if credit >= 1 else credit, now)
-            if credit >= 1:
+            if self._credit.take(event):
                 line = {"event": event, "time_s": round(self.time_s, 3), **fields, "count": self.counts[event]}
                 self._waiting.append(line)
 
@@ -41,6 +40,14 @@ class Journal:
         """Write the waiting events. For the main thread; raises OSError when standard output cannot be written."""
         while self._waiting:
             write(self._waiting.popleft())
+
+
+def remark(text: str, end: str = "\n") -> None:
+    """Tell a person at standard error. When nobody reads it any more, it is lost, and nothing else is."""
+    try:
+        print(text, end=end, file=sys.stderr, flush=True)
+    except OSError:  # as of a pipe whose reader has gone; Python flushes once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def write(line: dict[str, Any]) -> None:

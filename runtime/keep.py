@@ -96,14 +96,17 @@ class Keeper:
         while (clip := self._clips.get()) is not None:
             try:
                 self._write(*clip)
-            except OSError as error:
-                self._post("save_failed", reason=error.strerror or str(error))
+            except Exception as error:  # this thread is waited for in the end, so nothing may end it before
+                reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                self._post("save_failed", reason=reason[:200])
 
     def _write(self, hops: list[Samples], detection: dict[str, Any]) -> None:
         samples = np.concatenate(hops) if hops else np.zeros(0, np.float32)
         pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
         self._make_room(44 + len(pcm))
         keyword = re.sub(r"[^\w-]+", "_", detection["keyword"])[:40]
+        if not _can_be_a_name(keyword):
+            keyword = re.sub(r"[^\w-]+", "_", keyword, flags=re.ASCII)
         self._number += 1
         name = f"{self._number:06}-{datetime.now():%Y%m%dT%H%M%S}-{keyword}-{detection['score']:.2f}.wav"
         path = os.path.join(self._folder, name)
@@ -115,7 +118,7 @@ class Keeper:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(f"{path}.part", path)
-        except OSError:
+        except BaseException:
             if os.path.exists(f"{path}.part"):
                 os.unlink(f"{path}.part")
             raise
@@ -135,3 +138,12 @@ class Keeper:
                 return
             os.unlink(path)
             total -= size
+
+
+def _can_be_a_name(text: str) -> bool:
+    """Whether this locale has these characters."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -5,7 +5,7 @@ python runtime/listen.py dist/happy-ensemble --wav a.wav b.wav
 arecord -q -r 16000 -f S16_LE -c 1 -t raw | python runtime/listen.py dist/happy-ensemble --stdin
 
 Runs from any folder, as a script or as `python -m runtime.listen`. Needs numpy and onnxruntime; PyAudio for the
-microphone, soxr for other rates than 16 kHz, and paho-mqtt for MQTT.
+microphone, and soxr for other rates than 16 kHz.
 """
 
 import os
@@ -16,11 +16,12 @@ from typing import NoReturn
 if not __package__:  # run as a script: find this folder as the package it is
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from runtime.journal import remark
 from runtime.options import OptionsError, parse
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
-    print(f"listen: error: {message}", file=sys.stderr)
+    remark(f"listen: error: {message}")
     raise SystemExit(code)
 
 
@@ -49,7 +50,19 @@ def listen(arguments: list[str] | None) -> None:
         fail(str(error))
 
 
+def open_standard_streams() -> None:
+    """Give those that whoever started us has closed a place to go: else the next file or socket gets their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:  # print would take stdout
+        sys.stderr = os.fdopen(2, "w", errors="backslashreplace", closefd=False)
+
+
 def main(arguments: list[str] | None = None) -> int:
+    open_standard_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         listen(arguments)

@@ -6,60 +6,25 @@ and a bounded queue before it, so that nothing holds up the audio.
 
 import argparse
 import json
-import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from runtime.audio import SAMPLE_RATE, Samples, pcm_hops, quiet_room, wav_hops
-from runtime.detector import Detector
-from runtime.engine import BundleError, Engine
-from runtime.journal import Journal, write
-from runtime.options import OptionsError, parse, read_secret
+from runtime.ear import Ear, EarError, load
+from runtime.engine import BundleError
+from runtime.journal import Journal, remark, write
+from runtime.options import OptionsError, parse
+from runtime.secret import read_secrets
 from runtime.service import Systemd, Terminated, on_sigterm
 
 if TYPE_CHECKING:
     from runtime.microphone import Gap, Microphone
 
-MODELS = {"float": "model.onnx", "int8": "model.int8.onnx"}
 FULL_SCALE = 32767 / 32768
-
-
-class Ear:
-    """One bundle: its engine and its detector. Raises BundleError."""
-
-    def __init__(self, folder: str, options: argparse.Namespace) -> None:
-        self.name = os.path.basename(os.path.normpath(folder))
-        self.engine = Engine(folder, MODELS.get(options.model, options.model))
-        self.keywords = self.engine.keywords
-        given = options.threshold
-        thresholds = [given.get(keyword, given.get("", default))
-                      for keyword, default in zip(self.keywords, self.engine.thresholds, strict=True)]
-        hops = self.engine.refractory_hops
-        if options.refractory is not None:
-            hops = max(1, round(options.refractory * SAMPLE_RATE / self.engine.hop_samples))
-        self.detector = Detector(thresholds, hops)
-        self.scores: list[float] = [0.0] * len(self.keywords)
-        self.nan_resets = 0
-
-    def reset(self) -> None:
-        self.engine.reset()
-        self.detector.reset()
-
-
-def load(options: argparse.Namespace) -> list[Ear]:
-    """Every bundle. Raises BundleError, and OptionsError when they do not go together."""
-    ears = [Ear(folder, options) for folder in options.bundle]
-    if len({ear.engine.hop_samples for ear in ears}) > 1:
-        lengths = ", ".join(f"{ear.name} {ear.engine.hop_samples}" for ear in ears)
-        raise OptionsError(f"bundles of different hop_samples ({lengths}) cannot share a stream: run one listener each")
-    known = {keyword for ear in ears for keyword in ear.keywords}
-    for keyword in options.threshold:
-        if keyword and keyword not in known:
-            raise OptionsError(f"threshold of {keyword!r}: no bundle has that keyword: use {', '.join(sorted(known))}")
-    return ears
 
 
 class Listener:
@@ -70,16 +35,27 @@ class Listener:
         self.options = options
         self.journal = Journal()
         self.systemd = Systemd()
-        self.ears = load(options)
+        self._read_secrets(options)
+        self.ears = self._load(options)
         self.hop_samples = self.ears[0].engine.hop_samples
         self.hops = self.detections = self.clipped_hops = 0
         self.nan_resets = 0
         self._reload_wanted = self._is_summed_up = False
+        self._reader: threading.Thread | None = None
+        self._read: tuple[argparse.Namespace, list[Ear]] | Exception
         self._samples = 0
         self._sinks: dict[str, Any] = {}
         self._wishes: dict[str, list[Any]] = {}  # the options that each sink was made with
         self._meter: Any = None
         self._microphone: Microphone | None = None
+
+    def _load(self, options: argparse.Namespace) -> list[Ear]:
+        """Raises OptionsError and BundleError."""
+        ears = load(options)
+        for ear in ears:
+            if not ear.tried:
+                self.journal.post("untried", bundle=ear.name, reason="no second Python could be started")
+        return ears
 
     # Whoever wants to know of detections: each has publish(detection), close(), and what else it needs.
 
@@ -90,8 +66,8 @@ class Listener:
             "hook": (self._make_hook, options.exec, options.exec_timeout),
             "led": (self._make_led, options.led),
             "keeper": (self._make_keeper, options.save_on_detect, options.save_seconds, options.save_megabytes),
-            "mqtt": (self._make_mqtt, options.mqtt, options.mqtt_password_file, options.no_mqtt_discovery, keywords),
-            "dashboard": (self._make_dashboard, options.dashboard, options.dashboard_token_file),
+            "mqtt": (self._make_mqtt, options.mqtt, options.mqtt_password, options.no_mqtt_discovery, keywords),
+            "dashboard": (self._make_dashboard, options.dashboard, options.dashboard_token),
         }
         for name, (make, *wishes) in makers.items():
             if self._wishes.get(name, [None]) == wishes:
@@ -102,6 +78,10 @@ class Listener:
             if wishes[0] is not None:
                 self._sinks[name] = make(options)
                 self._wishes[name] = wishes
+
+    def _read_secrets(self, options: argparse.Namespace) -> None:
+        for path in read_secrets(options):
+            self.journal.post("token_made", file=path)
 
     def _make_hook(self, options: argparse.Namespace) -> Any:
         from runtime.hook import Hook
@@ -122,10 +102,9 @@ class Listener:
     def _make_mqtt(self, options: argparse.Namespace) -> Any:
         from runtime.mqtt import MqttError, Publisher
 
-        password = None if options.mqtt_password_file is None else read_secret(options.mqtt_password_file)
         try:
             return Publisher(options.mqtt, keywords=sorted({keyword for ear in self.ears for keyword in ear.keywords}),
-                             password=password, discovery=not options.no_mqtt_discovery,
+                             password=options.mqtt_password, discovery=not options.no_mqtt_discovery,
                              warn=lambda message: self.journal.post("mqtt", message=message))
         except MqttError as error:
             raise OptionsError(str(error)) from None
@@ -133,7 +112,7 @@ class Listener:
     def _make_dashboard(self, options: argparse.Namespace) -> Any:
         from runtime.dashboard import Dashboard
 
-        return Dashboard(self, options.dashboard, options.dashboard_token_file)
+        return Dashboard(self, options.dashboard, options.dashboard_token)
 
     # Running
 
@@ -189,8 +168,7 @@ class Listener:
         if "keeper" in self._sinks:
             self._sinks["keeper"].gap()
         for item in stream:
-            if self._reload_wanted:
-                self._reload()
+            self._see_to_reload()
             if item is None:
                 pass
             elif isinstance(item, tuple):
@@ -216,9 +194,12 @@ class Listener:
         if keeper is not None:
             keeper.hop(hop)
         for ear in self.ears:
-            scores = ear.engine.step(hop)
-            ear.scores = scores.tolist()
-            for keyword in ear.detector.step(scores):
+            try:
+                detected = ear.step(hop)
+            except EarError as error:
+                self._disable(ear, str(error))
+                continue
+            for keyword in detected:
                 self._tell(ear, keyword, file)
             if ear.engine.nan_resets != ear.nan_resets:
                 ear.nan_resets = ear.engine.nan_resets
@@ -230,6 +211,14 @@ class Listener:
             self._meter.show(hop, [pair for ear in self.ears for pair in zip(ear.keywords, ear.scores, strict=True)])
         self.systemd.processed()
 
+    def _disable(self, ear: Ear, reason: str) -> None:
+        """Go on without that bundle, until it is read again. Raises BundleError when it was the last."""
+        self.journal.post("bundle_disabled", bundle=ear.name, reason=reason)
+        self.ears = [other for other in self.ears if other is not ear]
+        if not self.ears:
+            self.journal.flush()
+            raise BundleError(f"{ear.name}: {reason}, and no other bundle is left: export it again")
+
     def _tell(self, ear: Ear, keyword: int, file: str | None) -> None:
         detection: dict[str, Any] = {
             "time_s": round(self.journal.time_s, 3), "keyword": ear.keywords[keyword],
@@ -237,7 +226,7 @@ class Listener:
         }
         if file is not None:
             detection = {"file": file, **detection}
-        if len(self.ears) > 1:
+        if len(self.options.bundle) > 1:
             detection["bundle"] = ear.name
         if self._meter:
             self._meter.clear()
@@ -270,41 +259,65 @@ class Listener:
     def _on_sighup(self, *_: object) -> None:
         self._reload_wanted = True
 
-    def _reload(self) -> None:
-        """Read configuration and bundles again; a mistake in them is told, and everything stays as it was."""
-        self._reload_wanted = False
-        self.systemd.reloading()
-        old = self.options
+    def _see_to_reload(self) -> None:
+        """Configuration and bundles are read in a thread, as trying a bundle takes a second on a small device."""
+        if self._reader is None and self._reload_wanted:
+            self._reload_wanted = False
+            self.systemd.reloading()
+            self._reader = threading.Thread(target=self._read_again, daemon=True)
+            self._reader.start()
+        elif self._reader is not None and not self._reader.is_alive():
+            self._reader = None
+            self._take_over()
+
+    def _read_again(self) -> None:
+        """Leaves in `_read` what was read, or what is wrong with it."""
         try:
             options = parse(self._arguments)
-            if (options.wav, options.stdin) != (old.wav, old.stdin):
+            self._read_secrets(options)
+            if (options.wav, options.stdin) != (self.options.wav, self.options.stdin):
                 raise OptionsError("another kind of source needs a restart")
-            ears = load(options)
+            ears = self._load(options)
             if ears[0].engine.hop_samples != self.hop_samples:
                 raise OptionsError("a bundle with another hop_samples needs a restart")
-            before, self.ears = self.ears, ears
-            try:
-                self._open_sinks(options)
-            except OptionsError:
-                self.ears = before
-                self._open_sinks(old)
-                raise
+            self._read = options, ears
+        except Exception as error:  # of any kind, to be raised where it is seen
+            self._read = error
+
+    def _take_over(self) -> None:
+        """What was read, or nothing of it: a mistake in it is told, and everything stays as it was."""
+        try:
+            if isinstance(self._read, Exception):
+                raise self._read
+            self._use(*self._read)
         except (OptionsError, BundleError) as error:
             self.journal.post("reload_failed", reason=str(error))
         else:
-            for ear, earlier in zip(ears, before, strict=False):
-                if ear.keywords == earlier.keywords:
-                    ear.detector.follow(earlier.detector)
-            self.options = options
-            if self._microphone and (options.device, options.silence) != (old.device, old.silence):
-                self._microphone.use(options.device, options.silence)
             self.journal.post("reloaded")
         self.systemd.say("READY=1")
+
+    def _use(self, options: argparse.Namespace, ears: list[Ear]) -> None:
+        old, before, self.ears = self.options, self.ears, ears
+        try:
+            self._open_sinks(options)
+        except OptionsError:
+            self.ears = before
+            self._open_sinks(old)
+            raise
+        for ear in ears:
+            for earlier in before:
+                if ear.keywords == earlier.keywords:
+                    ear.detector.follow(earlier.detector)
+        self.options = options
+        if self._microphone and (options.device, options.silence) != (old.device, old.silence):
+            self._microphone.use(options.device, options.silence)
 
     def close(self) -> None:
         """Let go of everything, in less than a second."""
         if self._meter:
             self._meter.clear()
+        if self._reader:
+            self._reader.join(0.2)  # what it loads in onnxruntime must not be there when the process ends
         for sink in self._sinks.values():
             sink.close()
         if self._microphone:
@@ -314,4 +327,4 @@ class Listener:
 
 
 def warn(message: str) -> None:
-    print(f"listen: warning: {message}", file=sys.stderr)
+    remark(f"listen: warning: {message}")

@@ -4,6 +4,7 @@ import math
 import sys
 
 from runtime.audio import SAMPLE_RATE, Samples
+from runtime.journal import remark
 
 LEVEL_FLOOR = -60.0  # dB of full scale at the left end of the meter
 METER_WIDTH = 30
@@ -32,9 +33,9 @@ class Meter:
         shown = "  ".join(f"{keyword} {score:.2f}" for keyword, score in scores)
         line = f"[{'#' * filled:{METER_WIDTH}}] {decibels:4.0f} dB  {shown}"
         start, end = ("\r", "\x1b[K") if self._moving else ("", "\n")
-        print(f"{start}{line}", end=end, file=sys.stderr, flush=True)
+        remark(f"{start}{line}", end)
 
     def clear(self) -> None:
         """Leave the line to whoever writes next."""
         if self._moving:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            remark("\r\x1b[K", "")

@@ -12,15 +12,14 @@ Topics, below the prefix of the URL (`earshot` where it has none; every device n
 Home Assistant gets an event entity and a device trigger per keyword. While the broker is away, events wait, up to
 `QUEUE`; one that waited says so in "late_s", in seconds, so that no automation need act on an old word. An event is
 kept until the broker has acknowledged it: none is lost, and one may come twice when a connection breaks in between.
-Needs `pip install paho-mqtt`, from version 2.
+What a broker may say, and no more, is in `mqtt_connection`.
 """
 
 import contextlib
 import hashlib
+import ipaddress
 import json
 import re
-import secrets
-import selectors
 import socket
 import threading
 import time
@@ -29,30 +28,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from runtime.mqtt_connection import Address, Connection
+
 QUEUE = 1000  # events that wait for the broker; when there are more, the oldest go
 LARGEST_EVENT = 16 << 10  # characters of JSON
 IN_FLIGHT = 20  # events sent and not yet acknowledged
-CONNECT_SECONDS = 5.0
-KEEPALIVE_SECONDS = 20  # after one and a half of it the broker takes a silent device for gone, and we the broker
 FIRST_DELAY = 0.5  # seconds to the next attempt to connect, doubled each time up to the longest
 LONGEST_DELAY = 10.0
+STEADY_SECONDS = 10.0  # a connection that held for so long is tried again soon, one that did not ever more seldom
 LATE_SECONDS = 2.0
 CLOSE_SECONDS = 1.0  # for what still waits, and for saying goodbye
 DISCOVERY = "homeassistant"  # the prefix at which Home Assistant looks by default
 
 
 class MqttError(ValueError):
-    """A mistake in the address or a missing package. The message is one line: what, why, and what to do."""
-
-
-class Address(NamedTuple):
-    """Where a broker is. user: None to come as a stranger. prefix: of all topics."""
-
-    host: str
-    port: int
-    tls: bool
-    user: str | None
-    prefix: str
+    """A mistake in the address or the password. The message is one line: what, why, and what to do."""
 
 
 class _Message(NamedTuple):
@@ -126,6 +116,12 @@ def discovery_messages(prefix: str, keywords: Sequence[str], name: str) -> list[
     return messages
 
 
+def _is_this_machine(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
 class Publisher:
     """Sends events from a thread of its own, connects again with growing pauses, and never holds up the audio.
 
@@ -147,11 +143,12 @@ class Publisher:
         self.connected = False
         self.dropped = 0
         self.sent = 0
-        self._paho = _import_paho()
         self._password = password
         self._discovery = discovery_messages(self.address.prefix, keywords, name) if discovery else []
         self._warn = warn or (lambda message: None)
         self._warned = False
+        if password is not None and not self.address.tls and not _is_this_machine(self.address.host):
+            self._tell(f"broker {self.address.host}: the password goes there unencrypted: use mqtts://")
         self._lock = threading.Lock()  # of the two queues and the counters
         self._waiting: deque[_Message] = deque()
         self._in_flight: dict[int, _Message] = {}  # by the number the broker acknowledges it with
@@ -188,7 +185,7 @@ class Publisher:
             self._close_by = time.monotonic() + CLOSE_SECONDS
             self._closing.set()
         self._wake()
-        self._thread.join(2 * CLOSE_SECONDS)
+        self._thread.join(2 * CLOSE_SECONDS if self.connected else 0.1)  # whom there is nobody to say goodbye to, ends
         with self._lock:
             self.dropped += len(self._waiting) + len(self._in_flight)
             self._waiting.clear()
@@ -203,22 +200,24 @@ class Publisher:
     def _run(self) -> None:
         delay = FIRST_DELAY
         while not self._closing.is_set():
+            began = time.monotonic()
             try:
                 self._talk()
-                reason = "it closed the connection"
-            except Exception as error:  # paho lets IndexError, struct.error and others out when a broker talks nonsense
+                break
+            except Exception as error:  # whatever it is, the next connection may do
                 reason = " ".join((str(error) or type(error).__name__).split())[:200]
+            if self._closing.is_set():
+                break
             lost, self.connected = self.connected, False
             with self._lock:  # what was not acknowledged goes first the next time, in the order it came
                 self._waiting.extendleft(reversed(self._in_flight.values()))
                 self._in_flight.clear()
-            if self._closing.is_set():
-                break
             if lost or not self._warned:
                 self._warned = True
                 self._tell(f"broker {self.address.host}:{self.address.port}: away ({reason}), trying on")
-            delay = FIRST_DELAY if lost else min(2 * delay, LONGEST_DELAY)
-            self._closing.wait(delay)
+            is_steady = lost and time.monotonic() - began > STEADY_SECONDS
+            self._closing.wait(FIRST_DELAY if is_steady else delay)
+            delay = FIRST_DELAY if is_steady else min(2 * delay, LONGEST_DELAY)
         self._wake_read.close()
         self._wake_write.close()
 
@@ -227,75 +226,35 @@ class Publisher:
             self._warn("".join(c if c.isprintable() else "?" for c in message))
 
     def _talk(self) -> None:
-        """One connection, from its beginning to its end. A fresh client each time keeps nothing of a broken one."""
-        client = self._client()
-        answer: list[Any] = []
-        client.on_connect = lambda client, data, flags, reason, properties: answer.append(reason)
-        client.on_publish = lambda client, data, number, reason, properties: self._acknowledged(number)
-        client.connect(self.address.host, self.address.port, keepalive=KEEPALIVE_SECONDS)
+        """One connection, from its beginning to its end; returns when it was we who ended it."""
+        status = f"{self.address.prefix}/status"
+        connection = Connection(self.address, self._password, (status, "offline"))
         try:
-            with selectors.DefaultSelector() as selector:
-                self._serve(client, selector, answer)
-        finally:
-            with contextlib.suppress(Exception):
-                own = client.socket()
-                if own is not None:
-                    own.close()
-
-    def _client(self) -> Any:
-        client = self._paho.Client(self._paho.CallbackAPIVersion.VERSION2, client_id=f"earshot-{secrets.token_hex(6)}",
-                                   reconnect_on_failure=False)
-        client.connect_timeout = CONNECT_SECONDS
-        if self.address.user is not None:
-            client.username_pw_set(self.address.user, self._password)
-        if self.address.tls:
-            client.tls_set()  # the system's authorities, or those of SSL_CERT_FILE
-        client.will_set(f"{self.address.prefix}/status", "offline", qos=1, retain=True)
-        return client
-
-    def _serve(self, client: Any, selector: selectors.BaseSelector, answer: list[Any]) -> None:
-        selector.register(self._wake_read, selectors.EVENT_READ)
-        own = client.socket()
-        selector.register(own, selectors.EVENT_READ)
-        answer_by = time.monotonic() + CONNECT_SECONDS
-        while client.socket() is own:
-            writes = selectors.EVENT_WRITE if client.want_write() else 0
-            selector.modify(own, selectors.EVENT_READ | writes)
-            ready = {key.fileobj: mask for key, mask in selector.select(0.2 if self._closing.is_set() else 1.0)}
-            if self._wake_read in ready:
+            if self._closing.is_set():  # whoever comes after this one may have said already that it is online
+                connection.leave()
+                return
+            for topic, message in self._discovery:
+                connection.publish(topic, json.dumps(message), retain=True)
+            connection.publish(status, "online", retain=True)
+            self.connected = True
+            if self._warned:
+                self._warned = False
+                self._tell(f"broker {self.address.host}:{self.address.port}: connected")
+            while not self._closing.is_set() or (self._owes() and time.monotonic() < self._close_by):
+                self._send(connection)
+                self._acknowledged(connection.hear(0.2 if self._closing.is_set() else 5.0, self._wake_read))
                 with contextlib.suppress(BlockingIOError):
                     self._wake_read.recv(4096)
-            if ready.get(own, 0) & selectors.EVENT_READ:
-                client.loop_read()
-                # What TLS has read already is nothing the selector would tell.
-                while client.socket() is own and getattr(own, "pending", int)():
-                    client.loop_read()
-            if client.want_write():
-                client.loop_write()
-            client.loop_misc()
-            if not answer:
-                if time.monotonic() > answer_by or self._closing.is_set():
-                    raise TimeoutError(f"no answer within {CONNECT_SECONDS:.0f} s")
-                continue
-            if answer[0].is_failure:
-                raise ConnectionRefusedError(f"it refuses us: {answer[0]}")
-            if not self.connected:
-                self._announce(client)
-            self._send(client)
-            if self._closing.is_set() and (time.monotonic() > self._close_by or not self._in_flight):
-                self._leave(client)
-                return
+            connection.publish(status, "offline", retain=True)
+            connection.leave()
+        finally:
+            connection.close()
 
-    def _announce(self, client: Any) -> None:
-        for topic, message in self._discovery:
-            client.publish(topic, json.dumps(message), qos=1, retain=True)
-        client.publish(f"{self.address.prefix}/status", "online", qos=1, retain=True)
-        self.connected = True
-        if self._warned:
-            self._warned = False
-            self._tell(f"broker {self.address.host}:{self.address.port}: connected")
+    def _owes(self) -> bool:
+        with self._lock:
+            return bool(self._waiting or self._in_flight)
 
-    def _send(self, client: Any) -> None:
+    def _send(self, connection: Connection) -> None:
         while len(self._in_flight) < IN_FLIGHT:
             with self._lock:
                 if not self._waiting:
@@ -306,7 +265,7 @@ class Publisher:
             if late > LATE_SECONDS:
                 payload = json.dumps({**json.loads(payload), "late_s": round(late, 1)})
             try:
-                number = client.publish(message.topic, payload, qos=1).mid
+                number = connection.publish(message.topic, payload)
             except BaseException:
                 with self._lock:
                     self._waiting.appendleft(message)
@@ -314,23 +273,8 @@ class Publisher:
             with self._lock:  # acknowledgements are read by this thread, so none has come before this
                 self._in_flight[number] = message
 
-    def _acknowledged(self, number: int) -> None:
+    def _acknowledged(self, numbers: list[int]) -> None:
         with self._lock:
-            if self._in_flight.pop(number, None) is not None:
-                self.sent += 1
-
-    def _leave(self, client: Any) -> None:
-        client.publish(f"{self.address.prefix}/status", "offline", qos=1, retain=True)
-        client.disconnect()
-        while client.want_write() and time.monotonic() < self._close_by:
-            client.loop_write()
-
-
-def _import_paho() -> Any:
-    try:
-        import paho.mqtt.client as paho
-    except ImportError:
-        raise MqttError("MQTT: needs paho-mqtt: pip install paho-mqtt") from None
-    if not hasattr(paho, "CallbackAPIVersion"):
-        raise MqttError("MQTT: needs paho-mqtt from version 2: pip install --upgrade paho-mqtt")
-    return paho
+            for number in numbers:
+                if self._in_flight.pop(number, None) is not None:
+                    self.sent += 1

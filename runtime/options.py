@@ -17,8 +17,12 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
+from runtime.files import read_plain
+
 DEFAULT_CONFIG = "/etc/earshot.toml"
-LARGEST_CONFIG = 1 << 20  # bytes
+LARGEST_CONFIG = 16 << 10  # bytes
+LOWEST_THRESHOLD = 0.001  # a score never falls to 0: one that it cannot get below counts once, and never again
+DEEPEST = 8  # tables and lists within each other
 SOURCES = ("wav", "stdin", "device", "list-devices")
 
 EXAMPLES = """examples:
@@ -62,6 +66,10 @@ class Option(NamedTuple):
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("a text")
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        raise ValueError("in characters that this locale has (LC_ALL=C.UTF-8 has all)") from None
     return value
 
 
@@ -98,7 +106,7 @@ def _number(low: float, high: float, what: str) -> Callable[[Any], float]:
     return read
 
 
-_score = _number(0, 1, "above 0 and at most 1")
+_score = _number(math.nextafter(LOWEST_THRESHOLD, 0), 1, f"in {LOWEST_THRESHOLD}…1")
 
 
 def read_thresholds(value: Any) -> dict[str, float]:
@@ -138,13 +146,13 @@ OPTIONS = (
            "how much of it; the last half second follows the detection (default: 3)"),
     Option("save-megabytes", "MB", _number(0, 1e6, "above 0 and at most 1000000"), 100.0,
            "bound of the folder; the oldest are deleted first (default: 100)"),
-    Option("mqtt", "URL", _text, None, "publish detections: mqtt://[user@]host[:port]/prefix (needs paho-mqtt)"),
+    Option("mqtt", "URL", _text, None, "publish detections: mqtt://[user@]host[:port]/prefix"),
     Option("mqtt-password-file", "FILE", _text, None, "holds the password of the URL's user", is_path=True),
     Option("no-mqtt-discovery", "", _flag, False, "do not announce the keywords to Home Assistant"),
     Option("dashboard", "[HOST:]PORT", _text_or_number, None, "serve a page that shows what is heard "
            "(default host: 127.0.0.1; any other needs a token)"),
-    Option("dashboard-token-file", "FILE", _text, None, "holds the secret that opens the page: http://HOST:PORT/?token=…",
-           is_path=True),
+    Option("dashboard-token-file", "FILE", _text, None, "holds the secret that opens the page, "
+           "http://HOST:PORT/?token=…; made where there is none", is_path=True),
 )
 BY_NAME = {option.name: option for option in OPTIONS}
 
@@ -203,20 +211,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def read_config(path: str) -> dict[str, Any]:
     """A TOML file → its options by name, checked. Raises OptionsError."""
-    import tomllib  # here: without a file there is nothing to load it for
-
-    try:
-        with open(path, "rb") as file:
-            content = file.read(LARGEST_CONFIG + 1)
-    except OSError as error:
-        raise OptionsError(f"{path}: cannot be read ({error.strerror}): name a readable TOML file") from None
-    if len(content) > LARGEST_CONFIG:
-        raise OptionsError(f"{path}: larger than {LARGEST_CONFIG} bytes: this is no configuration")
-    try:
-        told = tomllib.loads(content.decode())
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
-        raise OptionsError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
-
+    told = read_toml(path)
     values = {}
     for name, value in told.items():
         option = BY_NAME.get(name)
@@ -236,17 +231,27 @@ def read_config(path: str) -> dict[str, Any]:
     return values
 
 
-def read_secret(path: str) -> str:
-    """The first line of a file. Raises OptionsError."""
+def read_toml(path: str) -> dict[str, Any]:
+    """A TOML file of at most LARGEST_CONFIG bytes, nested no deeper than DEEPEST. Raises OptionsError."""
+    import tomllib  # here: without a file there is nothing to load it for
+
     try:
-        with open(path, encoding="utf-8") as file:
-            secret = file.readline(1024).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise OptionsError(f"{path}: cannot be read ({reason}): name a readable file with the secret in it") from None
-    if not secret:
-        raise OptionsError(f"{path}: its first line is empty: write the secret there")
-    return secret
+        content, _ = read_plain(path, LARGEST_CONFIG)
+    except OSError as error:
+        raise OptionsError(f"{path}: cannot be read ({error.strerror}): name a readable TOML file") from None
+    if len(content) > LARGEST_CONFIG:
+        raise OptionsError(f"{path}: larger than {LARGEST_CONFIG} bytes: this is no configuration")
+    try:
+        told = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
+        raise OptionsError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
+    values: list[Any] = [told]
+    for _ in range(DEEPEST):  # level by level: what is nested deeper than Python's stack cannot even be shown
+        values = [item for value in values if isinstance(value, dict | list)
+                  for item in (value.values() if isinstance(value, dict) else value)]
+    if any(isinstance(value, dict | list) for value in values):
+        raise OptionsError(f"{path}: nested deeper than {DEEPEST} levels: this is no configuration")
+    return told
 
 
 def _beside(path: str, value: Any) -> Any:
@@ -263,57 +268,3 @@ def _nearest(name: str) -> str:
 
     close = difflib.get_close_matches(name.lower().replace("_", "-"), BY_NAME, 1, 0.5)
     return f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(BY_NAME)}"
-
-
-def save_thresholds(path: str, thresholds: dict[str, float]) -> None:
-    """Write thresholds by keyword into a configuration file, and leave everything else in it as it is.
-
-    The new file replaces the old one at once, so that a power cut leaves either, and the new one once this returns.
-    Raises OptionsError when it cannot be written, or when the file is laid out in a way that this cannot edit safely.
-    """
-    import json
-    import tempfile
-    import tomllib
-
-    path = os.path.realpath(path)
-    before = read_config(path)
-    with open(path, encoding="utf-8", newline="") as file:
-        old = file.read()
-    lines = old.splitlines(keepends=True)
-    # A JSON text is a TOML text, and repr of a float in 0…1 is a TOML float.
-    merged = {**before.get("threshold", {}), **thresholds}
-    pairs = ", ".join(f"{json.dumps(keyword, ensure_ascii=False)} = {score!r}" for keyword, score in merged.items())
-    line = f"threshold = {{{pairs}}}\n"
-    places = [i for i, text in enumerate(lines) if text.split("=")[0].strip() == "threshold" and "=" in text]
-    if places:
-        lines[places[0]] = line
-    else:  # before everything else: a key after a [table] would belong to it
-        lines.insert(0, line)
-    content = "".join(lines)
-    try:
-        is_only_change = tomllib.loads(content) == {**tomllib.loads(old), "threshold": merged}
-    except ValueError:
-        is_only_change = False
-    if not is_only_change:
-        raise OptionsError(f"{path}: its threshold cannot be replaced safely: write by hand: {line.strip()}")
-    try:
-        mode = os.stat(path).st_mode & 0o777
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".earshot-")
-        try:
-            with open(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(content)
-                file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        folder = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(folder)  # or a power cut within the next seconds brings the old file back
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise OptionsError(f"{path}: cannot be written ({error.strerror}): "
-                           "let the listener's user write in its folder") from None

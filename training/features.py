@@ -24,8 +24,7 @@ def mel_filters() -> Tensor:
     Equals `torchaudio.functional.melscale_fbanks(201, 0, 8000, 40, 16000)` without its first and last row.
     """
     top = 2595 * math.log10(1 + SAMPLE_RATE / 2 / 700)
-    steps = torch.arange(N_MELS + 2, dtype=torch.float64)
-    corners = (700 * (torch.exp(steps * (math.log(10) * top / (N_MELS + 1) / 2595)) - 1)).float()
+    corners = torch.tensor([700 * (10 ** (step * top / (N_MELS + 1) / 2595) - 1) for step in range(N_MELS + 2)])
     hertz = (torch.arange(1, N_FFT // 2) * (SAMPLE_RATE / N_FFT)).unsqueeze(1)
     low, middle, high = corners[:-2], corners[1:-1], corners[2:]
     return torch.clamp(torch.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)), min=0)

@@ -1,35 +1,51 @@
-"""Engines from whose source one check was taken out."""
+"""Runtimes from whose source one check was taken out."""
 
+import importlib
+import itertools
 import sys
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attack import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+numbers = itertools.count()
 
 
 @pytest.fixture
-def weakened() -> Iterator[Callable[..., Any]]:
-    """weakened((old, new), …): the engine's module with pieces of its source replaced, each found exactly once."""
-    made: list[str] = []
+def weak_copy(tmp_path: Path) -> Callable[..., Path]:
+    """weak_copy((old, new), …): a folder like runtime/ with pieces of its source replaced, each found exactly once."""
+
+    def copy(*changes: tuple[str, str]) -> Path:
+        name = f"weak{next(numbers)}"
+        texts = {path.name: path.read_text() for path in (ROOT / "runtime").glob("*.py")}
+        for old, new in changes:
+            homes = [file for file, text in texts.items() if old in text]
+            assert len(homes) == 1 and texts[homes[0]].count(old) == 1, f"{old!r} is in {homes}"
+            texts[homes[0]] = texts[homes[0]].replace(old, new)
+        (tmp_path / name).mkdir()
+        for file, text in texts.items():
+            (tmp_path / name / file).write_text(text.replace("from runtime", f"from {name}"))
+        return tmp_path / name
+
+    return copy
+
+
+@pytest.fixture
+def weakened(weak_copy: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
+    """weakened((old, new), …): the engine's module of such a runtime."""
+    before = set(sys.modules)
 
     def weaken(*changes: tuple[str, str]) -> Any:
-        texts = {name: (ROOT / "runtime" / f"{name}.py").read_text() for name in ("engine", "onnx_scan")}
-        for old, new in changes:
-            (home,) = [name for name, text in texts.items() if old in text]
-            assert texts[home].count(old) == 1, f"{old!r} is there {texts[home].count(old)} times"
-            texts[home] = texts[home].replace(old, new)
-        texts["engine"] = texts["engine"].replace("from runtime.onnx_scan", "from weakened_onnx_scan")
-        for name in ("onnx_scan", "engine"):
-            module = types.ModuleType(f"weakened_{name}")
-            sys.modules[module.__name__] = module
-            made.append(module.__name__)
-            exec(compile(texts[name], f"weakened_{name}.py", "exec"), module.__dict__)
-        return sys.modules["weakened_engine"]
+        folder = weak_copy(*changes)
+        sys.path.insert(0, str(folder.parent))
+        try:
+            return importlib.import_module(f"{folder.name}.engine")
+        finally:
+            sys.path.remove(str(folder.parent))
 
     yield weaken
-    for name in set(made):
-        del sys.modules[name]
+    for name in set(sys.modules) - before:
+        if name.startswith("weak"):
+            del sys.modules[name]

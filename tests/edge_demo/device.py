@@ -38,6 +38,8 @@ def small_root(folder: Path, python: str = "3.13") -> Path:
     (folder / "usr/bin/python3").symlink_to(f"python{python}")
     (folder / "usr/sbin/NetworkManager").touch()
     (folder / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\npi:x:1000:1000:,,,:/home/pi:/bin/bash\n")
+    (folder / "etc/fstab").write_text("PARTUUID=1-01  /boot/firmware  vfat    defaults          0       2\n"
+                                      "PARTUUID=1-02  /               ext4    defaults,noatime  0       1\n")
     (folder / "etc/group").write_text("root:x:0:\naudio:x:29:pi\npi:x:1000:\n")
     return folder
 
@@ -57,19 +59,20 @@ def pi_image(image: Path, root: Path, boot: dict[str, str], megabytes: int) -> P
     return image
 
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f anna"
 SETTINGS = """
 hostname = "kitchen"
 [user]
 name = "anna"
 password = "correct horse"
-ssh-key = "ssh-ed25519 AAAA anna"
+ssh-key = "KEY"
 [wifi]
 name = 'home "5" GHz'
 password = "battery staple"
 country = "DE"
 [keyboard]
 layout = "de"
-"""
+""".replace("KEY", KEY)
 BOOT = {"config.txt": "[all]\n",
         "cmdline.txt": "console=serial0,115200 console=tty1 root=PARTUUID=1-02 rootfstype=ext4 fsck.repair=yes "
                        "rootwait\n"}

@@ -123,6 +123,9 @@ def machine(tmp_path, small_site, monkeypatch) -> Iterator[Machine]:
             (root / name).unlink(missing_ok=True)
             (root / name).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
             (root / name).chmod(0o755)
+        for folder in {Path(sys.prefix, "bin"), Path(sys.executable).resolve()}:  # for the service's user
+            for one in folder.resolve().parents:
+                (root / str(one)[1:]).chmod(0o755)
         for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
             (root / "usr/local/bin" / name).write_text(text)
             (root / "usr/local/bin" / name).chmod(0o755)
@@ -254,6 +257,22 @@ def test_a_release_that_was_damaged_on_its_way_is_not_switched_to(machine, toy, 
     (machine.root / "opt/earshot" / first / "runtime/listen.py").write_text("print('not mine')\n")
     assert machine.deploy(toy) == 1
     assert "1 files are not as they were made, first runtime/listen.py" in capfd.readouterr().err
+
+
+def test_what_the_services_user_left_is_looked_at_as_that_user(machine, toy, capfd):
+    assert machine.deploy(toy) == 0
+    first, config = machine.current, machine.root / "var/lib/earshot/earshot.toml"
+    private = write_bundle(machine.root / "opt/private/loud-test")
+    private.parent.chmod(0o700)
+    config.write_text('bundle = "/opt/private/loud-test"\n')
+    other = write_bundle(machine.folder / "other" / toy.name, threshold=[0.6])
+    assert machine.deploy(other) == 1
+    assert "cannot be read (Permission denied)" in capfd.readouterr().err
+    config.unlink()
+    os.mkfifo(config)
+    assert machine.deploy(other) == 1
+    assert "earshot.toml: no plain file" in capfd.readouterr().err
+    assert machine.current == first
 
 
 def test_mistakes_are_told_in_a_line(machine, toy, capfd, monkeypatch):

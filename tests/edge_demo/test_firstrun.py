@@ -12,9 +12,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from device import BOOT, chroot
+from device import BOOT, KEY, chroot
 
 from edge_demo import disk, flash, image
+from edge_demo.settings import read_settings
 
 MISSING = [name for name in ("mmdebstrap", "qemu-aarch64-static") if shutil.which(name) is None]
 if not Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
@@ -58,7 +59,7 @@ def check_user(root: Path) -> None:
     again = disk.run("openssl", "passwd", "-6", "-salt", hashed.split("$")[2], "-stdin", text="correct horse").strip()
     assert again == hashed
     keys = root / "home/anna/.ssh/authorized_keys"
-    assert "ssh-ed25519 AAAA anna" in keys.read_text()
+    assert KEY in keys.read_text()
     assert keys.stat().st_mode & 0o777 == 0o600 and keys.stat().st_uid == keys.parent.stat().st_uid == 1000
     assert any("anna ALL=(ALL) NOPASSWD" in path.read_text() for path in (root / "etc/sudoers.d").iterdir())
     assert (root / "etc/systemd/system/multi-user.target.wants/ssh.service").is_symlink()
@@ -66,7 +67,7 @@ def check_user(root: Path) -> None:
 
 def test_bookworms_firstrun(bookworm, settings):
     boot = bookworm / "boot/firmware"
-    told = flash.read_settings(settings)
+    told = read_settings(settings)
     (boot / "firstrun.json").write_text(json.dumps(told))
     shutil.copyfile(flash.FIRSTRUN, boot / "firstrun.py")
     (boot / "firstrun.py").chmod(0o755)
@@ -89,7 +90,7 @@ def test_bookworms_firstrun(bookworm, settings):
 
 def test_a_step_that_fails_keeps_no_other_from_being_done(bookworm, settings):
     boot = bookworm / "boot/firmware"
-    (boot / "firstrun.json").write_text(json.dumps(flash.read_settings(settings)))
+    (boot / "firstrun.json").write_text(json.dumps(read_settings(settings)))
     shutil.copyfile(flash.FIRSTRUN, boot / "firstrun.py")
     (bookworm / "etc/hosts").unlink()
     process = chroot(bookworm, "/usr/bin/python3", "/boot/firmware/firstrun.py")
@@ -105,18 +106,22 @@ def test_trixies_cloud_init(tmp_path, settings):
         (root / name).write_text(text)
     (root / "etc/cloud/cloud-init.disabled").unlink()
     (root / "boot/firmware").mkdir(exist_ok=True)
-    told = flash.read_settings(settings)
+    told = read_settings(settings)
     for name, text in flash.cloud_init(told).items():
         (root / "boot/firmware" / name).write_text(text)
     schema = chroot(root, "cloud-init", "schema", "--config-file", "/boot/firmware/user-data")
     assert schema.returncode == 0, schema.stdout + schema.stderr
+    secrets = {"user-data", "network-config"}
     disk.run("mount", "--bind", "/proc", root / "proc")
     try:
         for stage in (("init", "--local"), ("init",), ("modules", "--mode=config"), ("modules", "--mode=final")):
+            assert secrets <= {path.name for path in (root / "boot/firmware").iterdir()}
             process = chroot(root, "cloud-init", *stage)
             assert "Traceback" not in process.stdout + process.stderr, process.stderr
     finally:
         disk.run("umount", root / "proc")
+    assert not secrets & {path.name for path in (root / "boot/firmware").iterdir()}
+    assert (root / "etc/cloud/cloud-init.disabled").exists()
     check_user(root)
     assert (root / "etc/hostname").read_text().strip() == "kitchen"
     assert 'XKBLAYOUT="de"' in (root / "etc/default/keyboard").read_text()
@@ -128,7 +133,7 @@ def test_netplan_takes_the_network(tmp_path, settings):
         pytest.skip("netplan is not installed: apt-get install netplan.io")
     folder = tmp_path / "etc/netplan"
     folder.mkdir(parents=True)
-    told = flash.read_settings(settings)
+    told = read_settings(settings)
     network = json.loads(flash.cloud_init(told)["network-config"])
     (folder / "50-cloud-init.yaml").write_text(json.dumps({"network": {**network, "renderer": "NetworkManager"}}))
     (folder / "50-cloud-init.yaml").chmod(0o600)

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from device import BOOT, ROOT, SETTINGS, needs_disks, pi_image, small_root
+from device import BOOT, KEY, ROOT, SETTINGS, needs_disks, pi_image, small_root
 
 from edge_demo import disk, flash, payload
+from edge_demo.settings import SettingsError, read_settings
+from runtime.options import read_config
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def release(small_site, toy) -> Path:
 
 
 def test_secrets_are_hashed(settings):
-    told = flash.read_settings(settings)
+    told = read_settings(settings)
     hashed = told["user"]["password"]
     check = subprocess.run(["openssl", "passwd", "-6", "-salt", hashed.split("$")[2], "-stdin"], input="correct horse",
                            capture_output=True, text=True, check=True)
@@ -34,7 +36,7 @@ def test_secrets_are_hashed(settings):
 def test_wifi_key_is_that_of_the_standard(settings):
     """IEEE 802.11i-2004, H.4.3: its second test vector."""
     settings.write_text('[wifi]\nname = "ThisIsASSID"\npassword = "ThisIsAPassword"\ncountry = "DE"\n')
-    assert flash.read_settings(settings)["wifi"]["password"] == (
+    assert read_settings(settings)["wifi"]["password"] == (
         "0dc0d6eb90555ed6419756b9a15ec3e3209b63df707dd508d14581f8982721af")
 
 
@@ -48,25 +50,25 @@ def test_wifi_key_is_that_of_the_standard(settings):
     ('country = "DE"', "", r"\[wifi\] needs country"),
     ('"de"', "7", "must be a text"),
     ("[user]", "[user", "not TOML"),
-    ('"ssh-ed25519 AAAA anna"', '"/nowhere/key.pub"', "cannot be read"),
+    (KEY, "/nowhere/key.pub", "cannot be read"),
 ])
 def test_mistakes_in_settings_are_told(settings, old, new, message):
     settings.write_text(SETTINGS.replace(old, new))
-    with pytest.raises(flash.FlashError, match=message):
-        flash.read_settings(settings)
+    with pytest.raises(SettingsError, match=message):
+        read_settings(settings)
 
 
 def test_settings_that_others_may_read_are_refused(settings):
     settings.chmod(0o644)
-    with pytest.raises(flash.FlashError, match="chmod 600"):
-        flash.read_settings(settings)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        read_settings(settings)
 
 
 def test_a_private_key_stays_here(settings, tmp_path):
     (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     settings.write_text(f'[user]\nname = "anna"\nssh-key = "{tmp_path / "key"}"\n')
-    with pytest.raises(flash.FlashError, match="private"):
-        flash.read_settings(settings)
+    with pytest.raises(SettingsError, match="private"):
+        read_settings(settings)
 
 
 # Images
@@ -75,7 +77,7 @@ def test_a_private_key_stays_here(settings, tmp_path):
 @needs_disks
 def test_bookworm_gets_the_payload_and_a_program_to_run_once(tmp_path, release, toy, settings):
     image = pi_image(tmp_path / "os.img", small_root(tmp_path / "root"), BOOT, 24)
-    flash.put(image, [toy], None, flash.read_settings(settings))
+    flash.put(image, [toy], None, read_settings(settings))
     firmware, root = disk.partitions(image)
     with disk.mounted(image, root, "ro") as system:
         assert payload.differences(system, release) == []
@@ -94,7 +96,7 @@ def test_trixie_gets_the_payload_and_cloud_inits_files(tmp_path, release, toy, s
     folder = small_root(tmp_path / "root")
     (folder / "usr/bin/cloud-init").touch()
     image = pi_image(tmp_path / "os.img", folder, BOOT, 24)
-    flash.put(image, [toy], None, flash.read_settings(settings))
+    flash.put(image, [toy], None, read_settings(settings))
     firmware, root = disk.partitions(image)
     with disk.mounted(image, root, "ro") as system:
         assert payload.differences(system, release) == []
@@ -147,6 +149,20 @@ def test_the_given_configuration_goes_with_its_secrets(tmp_path, release, toy):
             path = system / "var/lib/earshot" / name
             assert path.read_text() == (config.parent / name).read_text() and path.stat().st_mode & 0o777 == 0o600
         assert payload.differences(system, release) == []
+
+
+def test_the_configuration_that_nobody_gave_has_a_token(release):
+    assert read_config(str(release / "system" / "earshot.toml"))["dashboard-token-file"].endswith("dashboard-token")
+
+
+def test_a_token_that_the_device_is_to_make(tmp_path):
+    config = tmp_path / "mine" / "earshot.toml"
+    config.parent.mkdir()
+    config.write_text('bundle = ["/opt/earshot/current/bundles/happy-base"]\ndashboard = 8765\n'
+                      'dashboard-token-file = "token"\n')
+    (tmp_path / "device").mkdir()
+    payload.config_folder(config, [Path("happy-base")], tmp_path / "device")
+    assert [path.name for path in (tmp_path / "device").iterdir()] == ["earshot.toml"]
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -204,7 +204,7 @@ CHUNK = {"rate": RATE, "width": 2, "channels": 1}
     (b"\n", "not JSON"),
     (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not JSON"),
     (b"\xff\xfe\n", "not JSON"),
-    (b"[" * 60_000 + b"\n", "not JSON"),
+    (b"[" * 15_000 + b"\n", "not JSON"),
     (b'{"type": "ping", "data_length": ' + b"9" * 5000 + b"}\n", "not JSON"),
     (b"[1]\n", "not a JSON object"),
     (b"{}\n", "no type"),
@@ -255,20 +255,18 @@ def test_a_reset_connection(server):
     assert alive(server)
 
 
-def test_one_connection_too_many_is_refused_and_the_others_stay(server):
+def test_of_too_many_connections_the_oldest_goes(server):
     before = len(server.log)
-    sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(32)]
+    sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(17)]
     try:
-        assert talk(server, message("ping")) == b""
-        assert any("refused, there are 32 connections already" in line for line in server.log[before:])
-        sockets[0].sendall(message("ping"))
-        assert b"pong" in sockets[0].recv(1000)
+        assert sockets[0].recv(1) == b""
+        assert server.log[before:] == ["wyoming_server: 127.0.0.1: connection ended: there are too many"]
+        for one in sockets[1:]:
+            one.sendall(message("ping"))
+            assert b"pong" in one.recv(1000)
     finally:
         for one in sockets:
             one.close()
-    deadline = time.monotonic() + 10
-    while not alive(server):
-        assert time.monotonic() < deadline
 
 
 # Fuzzed: messages that are nearly right, and bytes that are not
@@ -325,13 +323,10 @@ def test_it_ends_at_once_and_with_a_line(start, tmp_path):
     assert server.log[1:] == ["wyoming_server: ended, 1 connections closed"]
 
 
-def test_a_bundle_that_was_broken_meanwhile_ends_the_connection_only(start, tmp_path):
+def test_a_bundle_that_is_replaced_meanwhile_is_heard_as_it_was(start, tmp_path):
     server = start("--bundle", write_bundle(tmp_path / "b"))
-    (tmp_path / "b" / "model.onnx").write_bytes(b"half")
-    assert [event.type for event in once(server, pcm(sound(0.5)))][:1] == ["error"]
-    assert "model.onnx: 4 bytes where manifest.json says" in server.log[1] and len(server.log) == 2
-    write_bundle(tmp_path / "b")
-    assert alive(server)
+    (tmp_path / "b" / "model.int8.onnx").write_bytes(b"half")
+    assert [event.type for event in once(server, pcm(sound(0.5)))] == ["detection"]
 
 
 @pytest.mark.parametrize("threshold", ["0.999999", "loud=0.999999"])
@@ -344,9 +339,9 @@ def test_a_threshold_of_ones_own(start, tmp_path, threshold):
     (["--bundle", "nowhere"], "manifest.json: cannot be read"),
     ([], "required: --bundle"),
     (["--bundle", "{b}", "{c}"], "loud is in both"),
-    (["--bundle", "{b}", "--threshold", "2"], "--threshold must be above 0"),
+    (["--bundle", "{b}", "--threshold", "2"], "--threshold must be in 0.001…1"),
     (["--bundle", "{b}", "--threshold", "lod=0.5"], "no keyword lod: choose from loud"),
-    (["--bundle", "{b}", "--threshold", "nan"], "must be above 0"),
+    (["--bundle", "{b}", "--threshold", "nan"], "must be in 0.001…1"),
     (["--bundle", "{b}", "--uri", "udp://x"], "is not tcp://HOST:PORT"),
     (["--bundle", "{b}", "--uri", "tcp://127.0.0.1"], "is not tcp://HOST:PORT"),
     (["--bundle", "{b}", "--uri", "tcp://127.0.0.1:99999"], "is not tcp://HOST:PORT"),

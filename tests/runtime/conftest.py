@@ -1,8 +1,7 @@
-"""What the runtime's tests share: the toy bundle, listen.py as a process, and a microphone of PulseAudio's."""
+"""What the runtime's tests share: the toy bundle, a microphone of PulseAudio's, and an MQTT broker."""
 
 import os
 import subprocess
-import sys
 import time
 import wave
 from collections.abc import Callable, Iterator
@@ -14,7 +13,6 @@ import pytest
 from broker import MOSQUITTO, Broker, Subscriber
 from toy import GRAPH, HOP, write_bundle
 
-ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
@@ -37,25 +35,6 @@ def noise() -> np.ndarray:
     random = np.random.default_rng(7)
     swell = 0.25 + 0.25 * np.sin(np.arange(40))[:, None]
     return (swell * random.standard_normal((40, HOP))).astype(np.float32)
-
-
-@pytest.fixture
-def listen(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start listen.py as a script, in a folder that is not the repository; what still runs at the end is killed."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str | Path, script: Path = ROOT / "runtime" / "listen.py", **options: Any) -> Any:
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
-                   "cwd": tmp_path, "env": dict(os.environ)} | options
-        options["env"].pop("PYTHONUNBUFFERED", None)  # it would hide a forgotten flush
-        started.append(subprocess.Popen([sys.executable, str(script), *map(str, arguments)], **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 ALSA = """

@@ -1,12 +1,10 @@
 """The dashboard: what it lets in, what it keeps out, and what a real browser shows of it."""
 
 import contextlib
-import http.client
 import json
 import signal
 import socket
 import subprocess
-import threading
 import time
 import wave
 from pathlib import Path
@@ -16,51 +14,13 @@ import numpy as np
 import pytest
 from fuzz import fuzz, in_batches
 from hypothesis import strategies as st
-from lines import Lines
+from page import HOP, SILENCE, TOKEN, Page, token_file
 
-from runtime.dashboard import log_mel, mel_weights, parse_address
+from runtime.dashboard import parse_address
 from runtime.options import OptionsError
+from runtime.picture import log_mel, mel_weights
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
-HOP = (0.5 * 32767 * np.sin(np.arange(1280))).astype("<i2").tobytes()
-SILENCE = bytes(2560)
-TOKEN = "0123456789abcdef-secret"
-
-
-class Page:
-    """A listener with a dashboard, fed in real time."""
-
-    def __init__(self, listen, *arguments: str | Path, hop=lambda number: SILENCE) -> None:
-        self.lines = Lines(listen("--stdin", "--dashboard", "127.0.0.1:0", *arguments, stdin=subprocess.PIPE))
-        self._end = threading.Event()
-        self._feeder = threading.Thread(target=self._feed, args=(hop,), daemon=True)
-        self._feeder.start()
-        self.port = self.lines.until(30, event="dashboard")["port"]
-
-    def _feed(self, hop) -> None:
-        start = time.monotonic()
-        number = 0
-        while not self._end.wait(max(0, start + 0.08 * number - time.monotonic())):
-            try:
-                self.lines.feed(hop(number))
-            except (OSError, ValueError):  # it has ended
-                return
-            number += 1
-
-    def ask(self, method: str = "GET", path: str = "/state", body: str | None = None, **headers: str):
-        """→ status, headers, body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
-
-    def hops(self) -> int:
-        return json.loads(self.ask()[2])["counters"]["hops"]
-
-    def close(self) -> None:
-        self._end.set()
-        self._feeder.join()
-        self.lines.end()
 
 
 @pytest.fixture
@@ -72,8 +32,7 @@ def page(listen, bundle):
 
 @pytest.fixture
 def guarded(listen, bundle, tmp_path):
-    (tmp_path / "token").write_text(TOKEN + "\n")
-    made = Page(listen, bundle, "--dashboard-token-file", tmp_path / "token")
+    made = Page(listen, bundle, "--dashboard-token-file", token_file(tmp_path / "token", TOKEN + "\n"))
     yield made
     made.close()
 
@@ -188,11 +147,12 @@ def test_the_token_is_needed(guarded):
                                                "cannot be served"),
     (["--dashboard", "ä..b:0", "--dashboard-token-file", "token"], "cannot be served"),
     (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "short"], "can be guessed"),
-    (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "none"], "cannot be read"),
+    (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "none/token"], "cannot be made (No such file"),
+    (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "."], "cannot be read (not a plain file)"),
 ])
 def test_an_open_address_without_a_token_is_refused(listen, bundle, tmp_path, arguments, problem):
-    (tmp_path / "token").write_text(TOKEN)
-    (tmp_path / "short").write_text("1234")
+    token_file(tmp_path / "token")
+    token_file(tmp_path / "short", "1234")
     process = listen(bundle, "--stdin", *arguments, stdin=subprocess.PIPE)
     out, err = process.communicate(SILENCE, timeout=60)
     if problem is None:
@@ -303,7 +263,7 @@ def recording(bundle: Path) -> list[bytes]:
 
 
 def test_a_browser_shows_what_is_heard(listen, shipped, tmp_path, chromium):
-    (tmp_path / "token").write_text(TOKEN)
+    token_file(tmp_path / "token")
     (tmp_path / "earshot.toml").write_text(f'bundle = "{shipped}"\ndashboard-token-file = "token"\n')
     hops = recording(shipped)
     page = Page(listen, "--config", tmp_path / "earshot.toml", hop=lambda number: hops[number % len(hops)])

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / "runtime"
 REQUIREMENTS = RUNTIME / "requirements.txt"
 ALWAYS = {"numpy", "onnxruntime", "runtime"}
-LAZILY = {"pyaudio", "soxr", "paho"}
+LAZILY = {"pyaudio", "soxr"}
 
 # Runs listen.py as the device does, and leaves the names of all that was imported in a file.
 WATCHED = """

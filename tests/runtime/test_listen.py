@@ -230,7 +230,7 @@ def test_a_truncated_file_is_told(listen, bundle, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "problem"), [
     ([], "BUNDLE is missing"), (["x", "--wav"], "expected at least one argument"), (["x", "--colour"], "unrecognized"),
-    (["x", "--stdin", "--wav", "y"], "not allowed with"), (["x", "--threshold", "0"], "--threshold must be above 0"),
+    (["x", "--stdin", "--wav", "y"], "not allowed with"), (["x", "--threshold", "0"], "--threshold must be in 0.001"),
     (["x", "--threshold", "nan"], "--threshold must be"), (["x", "--threshold", "high"], "invalid float"),
     (["nowhere", "--stdin"], "nowhere/manifest.json: cannot be read (No such file or directory)"),
 ])

@@ -282,14 +282,6 @@ def test_a_password_without_a_user():
         Publisher("mqtt://broker", password="x")
 
 
-def test_without_paho(monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
-    with pytest.raises(MqttError, match="pip install paho-mqtt"):
-        Publisher("mqtt://broker")
-
-
 # Fuzzed: addresses
 
 PIECES = st.sampled_from(["mqtt://", "mqtts://", "@", ":", "/", "[", "]", "::1", "%", "%00", "%40", "#", "?", "broker",

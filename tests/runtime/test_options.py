@@ -1,7 +1,6 @@
 """Flags and the configuration file, and what a reload makes of them."""
 
 import json
-import signal
 import subprocess
 import tomllib
 from pathlib import Path
@@ -12,7 +11,8 @@ from lines import Lines
 from toy import write_bundle
 
 from runtime import options
-from runtime.options import OptionsError, parse, save_thresholds
+from runtime.config_edit import save_thresholds
+from runtime.options import OptionsError, parse
 
 LOUD = (0.5 * 32767 * np.sin(np.arange(16000))).astype("<i2").tobytes()
 SILENCE = bytes(32000)
@@ -59,7 +59,8 @@ def test_the_command_line_wins(write):
 @pytest.mark.parametrize(("text", "problem"), [
     ('treshold = 0.5', "unknown key 'treshold': did you mean 'threshold'?"),
     ('save_on_detect = "x"', "did you mean 'save-on-detect'?"), ("qqqq = 1", "the keys are bundle, "),
-    ('threshold = "loud"', "threshold must be above 0 and at most 1"), ("threshold = 2", "threshold must be above 0"),
+    ('threshold = "loud"', "threshold must be in 0.001…1"), ("threshold = 2", "must be in 0.001…1"),
+    ("threshold = 1e-46", "must be in 0.001…1"), ("silence" + ".a" * 5000 + " = 1", "nested deeper than 8 levels"),
     ("threshold = {happy = true}", "threshold must be"), ("threshold = [[1]]", "threshold must be"),
     ("stdin = 1", "stdin must be true or false"), ("bundle = []", "bundle must be a list of texts"),
     ('silence = "nan"', "silence must be above 0"), ("silence = inf", "silence must be above 0"),
@@ -114,28 +115,21 @@ def test_sighup_reads_configuration_and_bundle_again(listen, make_bundle, write)
     # Another bundle in the same place.
     make_bundle(threshold=[0.3], refractory_hops=3)
     write('bundle = "bundle"\nstdin = true\nthreshold = 0.9999\n')
-    lines.process.send_signal(signal.SIGHUP)
-    lines.feed(SILENCE)
-    lines.until(20, event="reloaded")
+    assert lines.reload()["event"] == "reloaded"
     lines.feed(SILENCE + LOUD + SILENCE)  # below the new threshold
     # Nonsense leaves everything as it is.
     write("treshold = 0.5")
-    lines.process.send_signal(signal.SIGHUP)
-    lines.feed(SILENCE)
-    failed = lines.until(20, event="reload_failed")
-    assert "did you mean 'threshold'" in failed["reason"]
+    failed = lines.reload()
+    assert failed["event"] == "reload_failed" and "did you mean 'threshold'" in failed["reason"]
     # So does half a bundle.
     write('bundle = "bundle"\nstdin = true\n')
     content = (bundle / "model.int8.onnx").read_bytes()
     (bundle / "model.int8.onnx").write_bytes(content[:-9])
-    lines.process.send_signal(signal.SIGHUP)
-    lines.feed(SILENCE)
-    failed = lines.until(20, event="reload_failed")
-    assert "half-written" in failed["reason"]
+    failed = lines.reload()
+    assert failed["event"] == "reload_failed" and "half-written" in failed["reason"]
     (bundle / "model.int8.onnx").write_bytes(content)
-    lines.process.send_signal(signal.SIGHUP)
+    assert lines.reload()["event"] == "reloaded"
     lines.feed(SILENCE + LOUD)
-    lines.until(20, event="reloaded")
     lines.until(20, keyword="loud")
     summary = lines.end()
     assert summary["events"] == {"reloaded": 2, "reload_failed": 2} and summary["detections"] == 2

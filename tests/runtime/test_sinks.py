@@ -1,5 +1,6 @@
 """What happens on a detection: commands that hang, fail and fork; clips on disks that are full."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -104,9 +105,8 @@ def test_commands_that_fail_or_fork_are_counted_and_cleared_away(fed, tmp_path):
 def test_no_thread_for_a_command_is_counted(fed, tmp_path):
     listener = fed("--exec", "true", "--dashboard", "0")
     listener.until(20, event="dashboard")
-    listener.process.send_signal(signal.SIGHUP)
     listener.feed(SILENCE)
-    listener.until(20, event="reloaded")  # it has what memory it needs
+    time.sleep(1)  # it has what memory it needs
     status = Path(f"/proc/{listener.process.pid}/status").read_text()
     used = int(status.split("VmSize:")[1].split()[0]) * 1024
     resource.prlimit(listener.process.pid, resource.RLIMIT_AS, (used + (1 << 20), resource.RLIM_INFINITY))
@@ -116,7 +116,7 @@ def test_no_thread_for_a_command_is_counted(fed, tmp_path):
     resource.prlimit(listener.process.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     listener.feed(LOUD, SILENCE, SILENCE)
     listener.until(20, keyword="loud")
-    assert listener.end()["events"] == {"dashboard": 1, "reloaded": 1, "hook_failed": 1}
+    assert listener.end()["events"] == {"dashboard": 1, "hook_failed": 1}
 
 
 def test_the_end_of_the_audio_leaves_commands_and_clips_their_time(listen, bundle, loud, tmp_path):
@@ -264,7 +264,14 @@ def test_systemd_hears_of_a_start_a_reload_and_an_end_and_is_fed_by_hops_alone(f
         listener.process.send_signal(signal.SIGHUP)
         listener.feed(SILENCE[:2560])
         assert systemd.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
-        assert systemd.recv(100) == b"READY=1"
+        systemd.settimeout(0.08)
+        said = []
+        while b"READY=1" not in said and len(said) < 100:
+            listener.feed(SILENCE[:2560])
+            with contextlib.suppress(TimeoutError):
+                said.append(systemd.recv(100))
+        assert set(said) <= {b"READY=1", b"WATCHDOG=1"} and b"READY=1" in said
+        systemd.settimeout(30)
         listener.end()
         while (said := systemd.recv(100)) == b"WATCHDOG=1":
             pass

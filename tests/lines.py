@@ -19,6 +19,18 @@ class Lines:
         self._rest = b""
         self._output = process.stdout.fileno() if output is None else output
 
+    def reload(self, seconds: float = 20) -> dict:
+        """SIGHUP, and audio as a microphone gives it until that is done."""
+        self.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.feed(bytes(2560))
+            if not select.select([self._output], [], [], 0.08)[0]:
+                continue
+            if (line := self.until(seconds)).get("event") in ("reloaded", "reload_failed"):
+                return line
+        pytest.fail(f"no reload in {seconds} s")
+
     def until(self, seconds: float, **wanted: object) -> dict:
         """The first line with these fields that comes, or came after the last one asked for."""
         end = time.monotonic() + seconds

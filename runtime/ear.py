@@ -1,0 +1,71 @@
+"""One bundle that listens: its engine, its detector, and whether it keeps up."""
+
+import argparse
+import os
+import time
+
+from runtime.audio import SAMPLE_RATE, Samples
+from runtime.detector import Detector
+from runtime.engine import Engine
+from runtime.options import OptionsError
+from runtime.trial import try_out
+
+MODELS = {"float": "model.onnx", "int8": "model.int8.onnx"}
+MOST_LATE = 10  # hops in a row whose step took longer than they last
+
+
+class EarError(Exception):
+    """A bundle that cannot go on. The message is why."""
+
+
+class Ear:
+    """tried: whether it ran in a process of its own before. Raises BundleError."""
+
+    def __init__(self, folder: str, options: argparse.Namespace) -> None:
+        self.name = os.path.basename(os.path.normpath(folder))
+        model = MODELS.get(options.model, options.model)
+        sha256 = try_out(folder, model)
+        self.tried = sha256 is not None
+        self.engine = Engine(folder, model, sha256)
+        self.keywords = self.engine.keywords
+        given = options.threshold
+        thresholds = [given.get(keyword, given.get("", default))
+                      for keyword, default in zip(self.keywords, self.engine.thresholds, strict=True)]
+        hops = self.engine.refractory_hops
+        if options.refractory is not None:
+            hops = max(1, round(options.refractory * SAMPLE_RATE / self.engine.hop_samples))
+        self.detector = Detector(thresholds, hops)
+        self.scores: list[float] = [0.0] * len(self.keywords)
+        self.nan_resets = 0
+        self._late = 0
+
+    def step(self, hop: Samples) -> list[int]:
+        """One hop → the keywords detected in it, by their number; `scores` has the scores. Raises EarError."""
+        began = time.thread_time()  # of the processor: others may have kept us waiting
+        try:
+            scores = self.engine.step(hop)
+        except Exception as error:  # onnxruntime's exceptions share no other base
+            raise EarError(f"its step failed ({' '.join(str(error).split())[-200:]})") from None
+        taken = time.thread_time() - began
+        self._late = self._late + 1 if taken * SAMPLE_RATE > len(hop) else 0
+        if self._late == MOST_LATE:
+            raise EarError(f"its step takes longer than its audio lasts ({taken:.3f} s)")
+        self.scores = scores.tolist()
+        return self.detector.step(scores)
+
+    def reset(self) -> None:
+        self.engine.reset()
+        self.detector.reset()
+
+
+def load(options: argparse.Namespace) -> list[Ear]:
+    """Every bundle. Raises BundleError, and OptionsError when they do not go together."""
+    ears = [Ear(folder, options) for folder in options.bundle]
+    if len({ear.engine.hop_samples for ear in ears}) > 1:
+        lengths = ", ".join(f"{ear.name} {ear.engine.hop_samples}" for ear in ears)
+        raise OptionsError(f"bundles of different hop_samples ({lengths}) cannot share a stream: run one listener each")
+    known = {keyword for ear in ears for keyword in ear.keywords}
+    for keyword in options.threshold:
+        if keyword and keyword not in known:
+            raise OptionsError(f"threshold of {keyword!r}: no bundle has that keyword: use {', '.join(sorted(known))}")
+    return ears

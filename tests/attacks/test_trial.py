@@ -1,0 +1,124 @@
+"""The trial in a child process, the second line: what the scan would not know of ends there and not in the listener."""
+
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import toy
+from attack import change_model
+from on_graphs import SCAN
+from test_endless import DIVISION, at_every_step, divided
+from test_memory import SIZES, sparse_weights
+
+from runtime import trial
+from runtime.engine import BundleError, Engine
+
+QUICK = ("CPU_SECONDS = 20", "CPU_SECONDS = 1")
+NO_TRIAL = ("    folder = os.fspath(bundle_dir)\n    command", "    return None\n    command")
+PACE = ("    if fastest > engine.hop_samples", "    if False and fastest > engine.hop_samples")
+
+
+def too_slow(folder: Path) -> None:
+    """Work that is allowed, in a hop of a quarter of a millisecond."""
+    graph = toy.GRAPH.replace("1280", "4").replace("240", "4").replace("1040", "0")
+    chain = "\n".join(f"m{n + 1} = MatMul(m{n}, many)" for n in range(55))
+    graph = graph.replace("score = Sigmoid(logit)", f"m0 = MatMul(audio, first)\n {chain}\n none = Mul(m55, no)\n"
+                          "sum_none = ReduceMean(none, axis)\n low = Add(logit, sum_none)\n score = Sigmoid(low)")
+    graph = graph.replace("float[1] half", "float[1] no = {0.0}, float[1] half")
+    tail = {"name": "tail", "shape": [1, 4]}
+    toy.write_bundle(folder, graph, hop_samples=4, states=[toy.MANIFEST["states"][0], tail])
+    weights = {"first": np.ones((4, 640), np.float32), "many": np.full((640, 640), 1 / 640, np.float32)}
+    change_model(folder, lambda model: model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array, name) for name, array in weights.items()))
+
+
+@pytest.fixture
+def weak_trial(weak_copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """The trial of a runtime with those checks taken out; it stops after a second."""
+
+    def make(*changes: tuple[str, str]) -> Any:
+        folder = weak_copy(QUICK, *changes)
+        monkeypatch.syspath_prepend(folder.parent)
+        return importlib.import_module(f"{folder.name}.trial")
+
+    return make
+
+
+def test_a_good_bundle_is_tried_and_then_taken(tmp_path):
+    folder = toy.write_bundle(tmp_path / "bundle")
+    assert trial.try_out(folder, "model.onnx") == Engine(folder, "model.onnx").sha256
+    Engine(folder, sha256=trial.try_out(folder))
+
+
+def test_another_model_than_the_one_that_was_tried(tmp_path):
+    folder = toy.write_bundle(tmp_path / "bundle")
+    tried = trial.try_out(folder)
+    toy.write_bundle(folder, toy.GRAPH.replace("{5.0}", "{-5.0}"))
+    with pytest.raises(BundleError, match="was changed since it was tried"):
+        Engine(folder, sha256=tried)
+
+
+@pytest.mark.parametrize("folder", ["nothing", "a\0b", "", "-c", "\udcff"])
+def test_what_is_no_bundle(folder):
+    with pytest.raises(BundleError, match="manifest.json: "):
+        Engine(folder, sha256=trial.try_out(folder))
+
+
+@pytest.mark.parametrize(("build", "out", "refusal"), [
+    (at_every_step, SIZES, "its trial took more than 1 s"),
+    (divided("Div"), [DIVISION], f"its trial ended with code -{signal.SIGFPE.value}"),
+    (sparse_weights, [SCAN], "cannot load it"),
+    (too_slow, [], "longer than its audio lasts"),
+], ids=["endless", "divided", "memory", "slow"])
+def test_what_the_scan_did_not_find(tmp_path, weak_trial, build, out, refusal):
+    build(tmp_path / "bundle")
+    weak = weak_trial(*out)
+    with pytest.raises(weak.BundleError) as caught:
+        weak.try_out(tmp_path / "bundle")
+    assert refusal in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_without_a_second_python_there_is_no_trial(tmp_path, monkeypatch):
+    folder = toy.write_bundle(tmp_path / "bundle")
+    for python in (str(tmp_path / "nothing"), "/bin/false", None):
+        monkeypatch.setattr(sys, "executable", python)
+        assert trial.try_out(folder) is None
+
+
+def used(process: int) -> float:
+    """Processor time of a process and its children, in seconds."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(map(used, map(int, children)))
+    return 0.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_trial_that_does_not_end(tmp_path, weak_copy, number):
+    at_every_step(tmp_path / "bundle")
+    for out in ((*SIZES, NO_TRIAL), SIZES):
+        script = weak_copy(*out) / "listen.py"
+        process = subprocess.Popen([sys.executable, script, tmp_path / "bundle", "--stdin"], stdin=subprocess.PIPE)
+        while used(process.pid) < 1.5:  # it is in the middle of it
+            time.sleep(0.1)
+        process.send_signal(number)
+        try:
+            process.wait(2)
+        except subprocess.TimeoutExpired:
+            assert NO_TRIAL in out
+        else:
+            assert NO_TRIAL not in out and process.returncode == 0
+        finally:
+            process.kill()
+            process.wait()
