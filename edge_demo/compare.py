@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_demo.evaluate import Recordings, load, stream, table
+from edge_demo.evaluate.recordings import Recordings, load, stream, talk
+from edge_demo.evaluate.report import table
 from runtime.engine import BundleError, Engine
 from training import data, metrics, streams
 from training.data import SAMPLE_RATE
@@ -94,7 +95,7 @@ def compare(bundle: str, base: Path) -> tuple[list[list[str]], bool]:
         for where, bars in (("at 0.5 % FAR", None), ("at its threshold", (threshold, threshold))):
             good &= metrics.more_misses(of_clips[1], of_clips[0], labels, bars) <= HALF_A_POINT
             rows.append([name, f"misses {where}", *misses_row(of_clips, labels, bars)])
-        drifted = drift(engines, hour(audio, recordings.talk, recordings.noises, hop), keyword)
+        drifted = drift(engines, hour(audio, talk(base), recordings.noises, hop), keyword)
         good &= drifted.is_small
         for figure, (first, last) in zip(("mean", "99 %"), drifted, strict=True):
             ratio = f"{last / first:.3f} ×" if first else "no difference"

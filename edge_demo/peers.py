@@ -26,5 +26,5 @@ def events(model: Model, audio: np.ndarray) -> int:
 
 
 if __name__ == "__main__":
-    recording = np.fromfile(sys.argv[1], np.float32)
+    recording = np.memmap(sys.argv[1], np.float32, "r")  # hours of it
     print(json.dumps({model.value: events(model, recording) for model in Model}))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from registry import Registry
 
 # Started in the background a shell makes its children deaf to Ctrl-C, and theirs too; tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -86,3 +87,12 @@ def corpus(tmp_path_factory) -> Path:
     talk.parent.mkdir()
     soundfile.write(talk, rng.normal(0, 0.1, 160_000), 16_000)
     return base
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch) -> Registry:
+    """Of Debian packages, empty at first; the test runs in a folder of its own, where none was unpacked."""
+    found = Registry(tmp_path)
+    monkeypatch.setenv("PATH", f"{found.tools}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return found

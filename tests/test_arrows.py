@@ -15,8 +15,8 @@ ALLOWED = {
         "export.quantize.file_of",
         "export.threshold",
         "runtime",
-        *(f"training.{name}" for name in ("augment", "checkpoint", "crnn", "data", "features", "metrics")),
-        *(f"training.{name}" for name in ("recipe", "streams")),
+        *(f"training.{name}" for name in ("augment", "checkpoint", "corpora", "crnn", "data", "features")),
+        *(f"training.{name}" for name in ("metrics", "recipe", "streams")),
     },
 }
 

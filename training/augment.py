@@ -33,6 +33,18 @@ def band_limited(audio: np.ndarray, limit: float) -> np.ndarray:
     return soxr.resample(narrow, 2 * limit, SAMPLE_RATE)[: len(audio)]
 
 
+def worn(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Speech as 8-bit recordings, overdriven amplifiers and telephones have it."""
+    peak, kind = float(np.abs(audio).max()) + 1e-9, rng.integers(3)
+    if kind == 0:
+        return np.round(audio / peak * 127) * (peak / 127)
+    if kind == 1:
+        return np.clip(audio, -peak * (limit := rng.uniform(0.05, 0.5)), peak * limit)
+    narrow = band_limited(audio, 3400) / peak  # then 8 bits of a logarithm: ITU-T G.711
+    code = np.round(np.sign(narrow) * np.log1p(255 * np.abs(narrow)) / np.log(256) * 127) / 127
+    return peak * np.sign(code) * (np.power(256, np.abs(code)) - 1) / 255
+
+
 @functools.cache
 def room_responses(n: int, seed: int) -> list[np.ndarray]:
     """Impulse responses of n shoebox rooms by the image-source method (pyroomacoustics; Allen & Berkley 1979).

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class Info:
     refractory_hops: int
     recipe: recipes.Recipe
     recipe_text: str
+    # For each keyword its other operating points, see validation.Point; empty where none were measured
+    curves: list[list[dict[str, float]]] = field(default_factory=list)
     # Of a quantization-aware training: name of an activation → lowest and highest value (see `quantized.py`)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -52,6 +55,7 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
         limits = {name.removeprefix(RANGES): tensors.pop(name).tolist() for name in trained}
         ranges = {name: (low, high) for name, (low, high) in limits.items()}
         keywords = json.loads(metadata["keywords"])
+        curves = metadata.get("curves", "[]")
         recipe = recipes.parse(metadata["recipe"], keywords, int(metadata["seed"]))
         info = Info(
             file.resolve().parent.name,
@@ -60,6 +64,7 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
             int(metadata["refractory_hops"]),
             recipe,
             metadata["recipe"],
+            [[dict(point) for point in one] for one in json.loads(curves)],
             ranges,
         )
         smoothing = int(metadata.get("smoothing", recipe.size.averaged))  # older ones have the recipe's
@@ -80,6 +85,7 @@ def save(
     thresholds: list[float],
     refractory_hops: int,
     smoothing: int = 1,
+    curves: Sequence[Sequence[dict[str, float]]] = (),
 ) -> None:
     """Write a checkpoint folder, atomically. smoothing: the model's, where the recipe leaves it open."""
     metadata = {
@@ -90,6 +96,7 @@ def save(
         "threshold": json.dumps(thresholds),
         "refractory_hops": str(refractory_hops),
         "smoothing": str(smoothing),
+        "curves": json.dumps(curves),
     }
     write_atomically(Path(path) / "model.safetensors", to_bytes(contiguous(tensors), metadata))
 

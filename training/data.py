@@ -10,17 +10,18 @@ Three kinds of folder, all below EARSHOT_DATA:
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
 SAMPLE_RATE = 16_000
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 SPLITS = ("training", "validation", "testing")
 
 
@@ -33,6 +34,14 @@ class Clip:
     path: Path
     word: str  # the folder's name for word clips, "" for other speech and noise
     split: str  # one of SPLITS
+
+    @property
+    def name(self) -> str:
+        return self.path.as_posix()
+
+    def read(self) -> np.ndarray:
+        """(n,) int16 at 16 kHz. Raises DataError."""
+        return read(self.path)
 
 
 def root(folder: str | None = None) -> Path:
@@ -105,10 +114,15 @@ def read(path: Path) -> np.ndarray:
     return (np.clip(np.nan_to_num(mono), -1, 1) * 32767).astype(np.int16)
 
 
-def read_all(clips: list[Clip], what: str) -> list[np.ndarray]:
-    paths = [clip.path for clip in clips]
+class Readable(Protocol):
+    def read(self) -> np.ndarray: ...
+
+
+def read_all(clips: Sequence[Readable], what: str) -> list[np.ndarray]:
+    """Recordings as int16 mono at 16 kHz. Raises DataError."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(read, paths), total=len(paths), desc=f"reading {what}", unit="clip", leave=False))
+        some = pool.map(lambda clip: clip.read(), clips)
+        return list(tqdm(some, total=len(clips), desc=f"reading {what}", unit="clip", leave=False))
 
 
 def to_float(audio: np.ndarray) -> np.ndarray:
@@ -116,7 +130,7 @@ def to_float(audio: np.ndarray) -> np.ndarray:
     return audio.astype(np.float32) / 32768
 
 
-def read_floats(clips: list[Clip], what: str) -> list[np.ndarray]:
+def read_floats(clips: Sequence[Readable], what: str) -> list[np.ndarray]:
     return [to_float(audio) for audio in read_all(clips, what)]
 
 

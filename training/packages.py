@@ -1,8 +1,8 @@
-"""Hours of real speech out of Debian packages, as negatives: games whose characters talk, and spoken descriptions.
+"""Recordings out of Debian packages: games whose characters talk, spoken descriptions, telephone prompts, music.
 
 Nothing else that a package registry holds is as varied: some hundred voices, acted and plain, in many languages.
 Fetched once with apt-get (no root needed), unpacked below runs/packages, and found again. What is played there is used
-for training only and never passed on.
+for training and for tests only and never passed on. Which of it is for what, corpora.toml says.
 """
 
 import struct
@@ -12,32 +12,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from training import unpack
 from training.data import DataError
 
-# Package → which of its files are speech.
-SPEECH = {
-    "flight-of-the-amazon-queen": "*.mp3",  # a film of 1940, spoken by thirty actors: 5 hours of English
-    "fillets-ng-data-cs": "*.ogg",  # two fishes quarrel in Czech and in Dutch, 3 hours
-    "fillets-ng-data-nl": "*.ogg",
-    "tuxpaint-stamps-default": "*_desc*.ogg",  # names of things in a dozen languages, by volunteers
-    "klettres-data": "*.ogg",  # letters and syllables in 20 languages
-}
-# Lines in there that a person would take for the keyword: found among the 150 lines that models/happy-base scored
-# highest, by what a speech recognizer wrote down for them.
-SPOKEN = {"happy": ("260008P1.mp3", "C31D_031.mp3")}
+FOLDER = Path("runs/packages")
+UNPACK = {"queen.1c": unpack.amazon_queen, "sky.dnr": unpack.steel_sky}  # file → what makes recordings of it
 
 
-def recordings(names: tuple[str, ...], keywords: tuple[str, ...], folder: Path = Path("runs/packages")) -> list[Path]:
-    """The files of speech of these packages but those in which a keyword is known to be said. Raises DataError."""
-    said = {file for keyword in keywords for file in SPOKEN.get(keyword, ())}
-    found = (path for name in names for path in sorted(fetched(name, folder).rglob(SPEECH[name])))
-    return [path for path in found if path.name not in said]
-
-
-def fetched(name: str, folder: Path) -> Path:
-    """The folder of an unpacked package."""
-    if name not in SPEECH:
-        raise DataError(f"data.packages: {name!r} is not known; known: {', '.join(SPEECH)}")
+def fetched(name: str, folder: Path = FOLDER) -> Path:
+    """The folder of an unpacked package. Raises DataError where it cannot be had."""
     place = folder / name
     if place.exists():
         return place
@@ -52,22 +35,15 @@ def fetched(name: str, folder: Path) -> Path:
         except (OSError, subprocess.CalledProcessError) as error:
             said = (getattr(error, "stderr", None) or str(error).encode()).decode().strip().splitlines()[-1]
             raise DataError(f"cannot fetch {name} ({said}); needs apt-get, or set data.packages = []") from None
-        for table in partial.rglob("queen.1c"):
-            split(table)
-        partial.rename(place)
+        for file, make in UNPACK.items():
+            for found in partial.rglob(file):
+                try:
+                    make(found)
+                except (OSError, struct.error, IndexError) as error:
+                    raise DataError(f"{name}: {file} cannot be read as it should ({error}); another version?") from None
+        try:
+            partial.rename(place)
+        except OSError:
+            if not place.exists():  # another process was faster
+                raise
     return place
-
-
-def split(table: Path) -> None:
-    """A game's one file of everything → a file for each spoken line beside it, MP3 as it stands in there.
-
-    Format: "QTBL", version[6], byte, compression (1: MP3), count, then for each file name[12], bundle, offset, size,
-    big-endian. Source: ScummVM, engines/queen/resource.cpp; spoken lines are named *.SB.
-    """
-    whole = table.read_bytes()
-    (count,) = struct.unpack_from(">H", whole, 13)
-    for name, _, offset, size in struct.iter_unpack(">12sBII", whole[15 : 15 + 21 * count]):
-        line, _, kind = name.rstrip(b"\0").decode().partition(".")
-        if kind == "SB":
-            table.with_name(f"{line}.mp3").write_bytes(whole[offset : offset + size])
-    table.unlink()

@@ -192,6 +192,7 @@ class Trainer:
                 figures.thresholds,
                 REFRACTORY_HOPS,
                 figures.smoothing,
+                [[point._asdict() for point in curve] for curve in figures.curves],
             )
         self.epoch += 1
         self.save()
@@ -300,8 +301,8 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
     processes.say(
         f"{folder}: {n_parameters(new_model(trainer.model.size))} parameters, {recipe.train.epochs} epochs; "
         f"{len(spoken)} keyword clips by {speakers} speakers, {len(clips.words)} of other words, "
-        f"{len(clips.speech + clips.packages)} recordings of speech, {len(clips.synthetic)} "
-        f"synthesised, {len(clips.noise)} noises"
+        f"{len(clips.speech) + len(clips.packages)} recordings of speech, {len(clips.synthetic)} "
+        f"synthesised, {len(clips.noise) + len(clips.loud)} noises"
     )
     while trainer.epoch < recipe.train.epochs:
         began = time.monotonic()

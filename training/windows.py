@@ -11,6 +11,7 @@ runs/windows/ for all epochs, seeds and recipes; a microphone's frequency respon
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,12 +21,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from training import augment, data, mislabelled, packages, splice, synthesize
+from training import augment, corpora, data, mislabelled, splice, synthesize
 from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Data, Recipe, Schedule
 
-VERSION = 9  # raise it when windows come out differently: what is kept of older ones is then left alone
+VERSION = 10  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
 Item = TypeVar("Item")
 NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
@@ -39,13 +40,11 @@ class Sources:
     words: list[np.ndarray]  # clips of other words
     speech: list[np.ndarray]  # longer negatives, each kind one long recording
     noise: list[np.ndarray]
+    loud: list[np.ndarray]  # sounds that are no speech and stand for themselves: bursts, tones, music
     rooms: list[np.ndarray]
     synthetic: list[np.ndarray]  # synthesised near-misses
     hums: list[np.ndarray]  # stationary noise of unit level, float32
-    speeds: tuple[float, float]
-    levels: tuple[float, float]
-    splices: float
-    pauses: float
+    how: Data
 
 
 @dataclass(frozen=True)
@@ -55,19 +54,21 @@ class Clips:
     keywords: list[list[data.Clip]]
     words: list[data.Clip]
     speech: list[data.Clip]
-    packages: list[data.Clip]  # more speech
+    packages: list[corpora.Recording]  # more speech
     noise: list[data.Clip]
+    loud: list[corpora.Recording]
     synthetic: list[data.Clip]
 
 
 def find(base: Path, recipe: Recipe) -> Clips:
     """The recordings of the training split. Raises DataError where a keyword has no clips."""
     wrong = set() if recipe.data.mislabelled else mislabelled.known()
+    spoken = recipe.data.keywords
     words = [c for c in data.find(base, recipe.data.words, words=True) if c.split == "training"]
     words = [c for c in words if mislabelled.name_of(c.path, base) not in wrong]
-    speech = [c for c in data.find(base, recipe.data.speech) if c.split == "training"]
+    speech = [c for c in corpora.split(data.find(base, recipe.data.speech), base) if c.split == "training"]
+    more = corpora.speech("training", None, spoken, recipe.data.packages)
     noise = [c for c in data.find(base, recipe.data.noise) if c.split == "training"]
-    spoken = recipe.data.keywords
     for keyword in spoken:
         if not any(c.word == keyword for c in words):
             raise data.DataError(f"no training clips of {keyword!r} in {', '.join(recipe.data.words)} below {base}")
@@ -75,26 +76,27 @@ def find(base: Path, recipe: Recipe) -> Clips:
         [[c for c in words if c.word == k] for k in spoken],
         [c for c in words if c.word not in spoken],
         [c for c in speech if not any(k in c.path.relative_to(base).as_posix() for k in spoken)],
-        [data.Clip(path, "", "training") for path in packages.recordings(recipe.data.packages, spoken)],
+        more,
         noise,
+        corpora.recordings("noise", "training", None, recipe.data.packages) if recipe.data.bursts else [],
         [data.Clip(path, "", "training") for path in synthesize.utterances(spoken, recipe.data.synthetic)],
     )
 
 
 def read(clips: Clips, how: Data) -> Sources:
     rng = np.random.default_rng(0)
+    some: list[Sequence[data.Readable]] = [clips.speech]
+    some += [[one for one in clips.packages if one.kind == kind] for kind in corpora.SPEECH]
     return Sources(
         [data.read_all(k, "keyword clips") for k in clips.keywords],
         data.read_all(clips.words, "other words"),
-        [np.concatenate(data.read_all(some, "speech")) for some in (clips.speech, clips.packages) if some],
+        [np.concatenate(data.read_all(kind, "speech")) for kind in some if kind],
         data.read_all(clips.noise, "noise"),
+        data.read_all(clips.loud, "loud noise"),
         augment.room_responses(how.rooms, seed=0),
         data.read_all(clips.synthetic, "synthesised speech"),
         [augment.coloured_noise(10 * SAMPLE_RATE, rng.uniform(-1, 7), rng) for _ in range(HUMS)],
-        how.speeds,
-        how.levels,
-        how.splices,
-        how.pauses,
+        how,
     )
 
 
@@ -109,8 +111,9 @@ class Windows:
         self.clips = clips
         how = recipe.data
         made = [how.keywords, how.rooms, how.speeds, how.levels, how.splices, how.pauses]
+        made += [how.bursts, how.worn, how.muted]
         kind = [VERSION, self.hops, self.size.hop_samples, *made]
-        names = [c.path.as_posix() for cs in (*clips.keywords, *list(vars(clips).values())[1:]) for c in cs]
+        names = [c.name for cs in (*clips.keywords, *list(vars(clips).values())[1:]) for c in cs]
         name = hashlib.sha256(json.dumps([kind, names]).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         n_frames = self.hops * self.size.hop_samples // FRAME_STEP
@@ -225,13 +228,13 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
     if rng.random() < 0.5:
         keyword = int(rng.integers(len(sources.keywords)))
         clip = data.to_float(pick(sources.keywords[keyword], rng))
-        if rng.random() < sources.splices:
+        if rng.random() < sources.how.splices:
             other = data.to_float(pick(sources.keywords[keyword], rng))
             clip = splice.two_in_one(clip, other, rng.uniform(0.3, 0.7))
-        word, start, end = keyword_clip(clip, sources.speeds, rng, n)
+        word, start, end = keyword_clip(clip, sources.how.speeds, rng, n)
         at = int(rng.integers(0, max(1, min(n - len(word), n - end - int(0.32 * SAMPLE_RATE)))))
         before = filler(sources, at, rng)
-        if rng.random() < sources.pauses:
+        if rng.random() < sources.how.pauses:
             silence_end(before, int(rng.uniform(0.15, 0.8) * SAMPLE_RATE))
         after = filler(sources, n - at - len(word), rng)
         speech, start, end = np.concatenate([before, word, after]), start + at, end + at
@@ -241,8 +244,13 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
         speech = augment.in_room(speech, pick(sources.rooms, rng))
     if rng.random() < 0.25:  # as old recordings and telephones do; speech from packages often is so
         speech = augment.band_limited(speech, rng.uniform(3500, 7000))
+    if rng.random() < sources.how.worn:
+        speech = augment.worn(speech, rng)
     audio = speech + background(sources, n, rng)
-    audio *= decibels(rng.uniform(*sources.levels))
+    audio *= decibels(rng.uniform(*sources.how.levels))
+    if rng.random() < sources.how.muted:  # a microphone is switched on, a file begins
+        muted = start - int(rng.uniform(0, 0.4) * SAMPLE_RATE) if keyword is not None else int(rng.integers(n))
+        audio[: max(0, muted)] = 0
     audio = np.round(np.clip(audio, -1, 1) * 32767) / 32768  # loud audio clips, quiet audio has few bits
     return audio.astype(np.float32), keyword, start, end
 
@@ -303,28 +311,38 @@ def filler(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray:
     """n samples without the keyword: pauses, other words, running speech, pieces of the keyword itself."""
     if n <= 0:
         return np.zeros(0, np.float32)
-    if rng.random() < 0.25:
+    bursts = sources.loud and rng.random() < sources.how.bursts
+    if not bursts and rng.random() < 0.25:
         return np.zeros(n, np.float32)
     pieces: list[np.ndarray] = []
     while sum(map(len, pieces)) < n:
         kind = rng.random()
-        if rng.random() < 0.4 * sources.splices:  # there are several pieces in a window, and half a keyword
-            piece = augment.fade(at_unit_level(nearly(sources, rng), sources.speeds, rng))
+        if bursts and kind < 0.7:
+            piece = burst(sources, rng)
+        elif rng.random() < 0.4 * sources.how.splices:  # there are several pieces in a window, and half a keyword
+            piece = augment.fade(at_unit_level(nearly(sources, rng), sources.how.speeds, rng))
         elif kind < 0.1:
             piece = data.to_float(pick(pick(sources.keywords, rng), rng))
-            piece = augment.cut_short(at_unit_level(piece, sources.speeds, rng), rng)
+            piece = augment.cut_short(at_unit_level(piece, sources.how.speeds, rng), rng)
         elif kind < 0.35 or not sources.speech + sources.synthetic:
-            piece = augment.fade(at_unit_level(data.to_float(pick(sources.words, rng)), sources.speeds, rng))
+            piece = augment.fade(at_unit_level(data.to_float(pick(sources.words, rng)), sources.how.speeds, rng))
         else:
             synthetic = sources.synthetic and (kind < 0.6 or not sources.speech)
             piece = pick(sources.synthetic if synthetic else sources.speech, rng)
             at = int(rng.integers(0, max(1, len(piece) - SAMPLE_RATE)))  # of all that was ever said, a moment
             piece = data.to_float(piece[at : at + int(rng.uniform(0.4, 3.0) * SAMPLE_RATE)])
-            piece = augment.fade(at_unit_level(piece, sources.speeds, rng))
+            piece = augment.fade(at_unit_level(piece, sources.how.speeds, rng))
         pieces += [piece, np.zeros(int(rng.exponential(0.15) * SAMPLE_RATE), np.float32)]
     track = np.concatenate(pieces)
     at = int(rng.integers(0, len(track) - n + 1))
     return track[at : at + n]
+
+
+def burst(sources: Sources, rng: np.random.Generator) -> np.ndarray:
+    """A loud sound that is no speech, up to 12 dB above it; every other one begins and ends abruptly."""
+    sound = stretch(pick(sources.loud, rng), int(rng.uniform(0.05, 3) * SAMPLE_RATE), rng)
+    sound = at_level(data.to_float(sound), rng) * decibels(rng.uniform(-6, 12))
+    return sound if rng.random() < 0.5 else augment.fade(sound)
 
 
 def silence_end(audio: np.ndarray, samples: int) -> None:
@@ -340,7 +358,8 @@ def background(sources: Sources, n: int, rng: np.random.Generator) -> np.ndarray
     noise: np.ndarray = np.zeros(n, np.float32)
     kinds = []
     if rng.random() < 0.75 and sources.noise:
-        kinds.append(data.to_float(stretch(pick(sources.noise, rng), n, rng)))
+        recorded = sources.loud if sources.loud and rng.random() < 0.2 else sources.noise
+        kinds.append(data.to_float(stretch(pick(recorded, rng), n, rng)))
     if rng.random() < 0.2 and sources.noise:
         kinds.append(data.to_float(stretch(pick(sources.noise, rng), n, rng)))
     if rng.random() < 0.15 and sources.speech:

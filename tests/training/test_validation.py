@@ -8,6 +8,18 @@ import torch
 
 from training import recipe, validation
 from training.crnn import CRNN, Size, log_odds
+from training.metrics import event_intervals
+
+SMALL = """
+[data]
+keywords = ["happy"]
+rooms = 2
+packages = []
+bursts = 0
+[model]
+channels = 2
+hidden = 6
+"""
 
 
 def test_parts_say_what_the_whole_stream_says(monkeypatch):
@@ -24,7 +36,7 @@ def test_parts_say_what_the_whole_stream_says(monkeypatch):
 
 def test_what_learns_without_noise_and_rooms_is_validated_with_them(corpus, monkeypatch):
     monkeypatch.setattr(validation, "ROOMS", 2)
-    usual = recipe.parse('[data]\nkeywords = ["happy"]\nrooms = 2\n[model]\nchannels = 2\nhidden = 6\n')
+    usual = recipe.parse(SMALL)
     bare = replace(usual, data=replace(usual.data, noise=(), rooms=0))
     model = CRNN(usual.size).eval()
     one, other = (validation.load(corpus, which, model).changed for which in (usual, bare))
@@ -33,7 +45,7 @@ def test_what_learns_without_noise_and_rooms_is_validated_with_them(corpus, monk
 
 
 def test_keywords_are_heard_quieter_and_louder_too(corpus):
-    known = recipe.parse('[data]\nkeywords = ["happy"]\nrooms = 2\n[model]\nchannels = 2\nhidden = 6\n')
+    known = recipe.parse(SMALL)
     held_out = validation.load(corpus, known, CRNN(known.size).eval())
     clean = held_out.frames[torch.from_numpy(held_out.labels) >= 0]
     quieter, louder = held_out.changed[-2:]
@@ -64,13 +76,15 @@ def test_an_average_afterwards_is_what_the_model_itself_averages(hops):
     torch.testing.assert_close(afterwards, itself, atol=1e-5, rtol=1e-4)
 
 
-def held_out(odds: dict[str, list[list[float]]], talk: list[float]) -> tuple:
-    """Log-odds of hops → what `validation.figures` wants: two clips of the keyword, others, changed ones, and talk."""
+def held_out(odds: dict[str, list[list[float]]], talk: dict[str, list[float]], hours: float = 1.0) -> tuple:
+    """Log-odds of hops → what `validation.figures` wants: two clips of the keyword, others, changed ones, and so many
+    hours of talk of each kind."""
     spoken = [torch.tensor(odds[name]).unsqueeze(-1) for name in ("clips", "changed")]
     labels = np.array([0, 0] + [-1] * (len(odds["clips"]) - 2))
-    stream = torch.tensor([[-9.0] * validation.PREROLL + talk]).unsqueeze(-1)
-    nothing = torch.zeros(0)
-    return validation.Validation(nothing, torch.zeros(0), labels, [], torch.zeros(0), len(talk), 0), spoken, stream
+    heard = {kind: torch.tensor([[-9.0] * validation.PREROLL + one]).unsqueeze(-1) for kind, one in talk.items()}
+    kinds = {kind: validation.Stream(torch.zeros(0), len(one), hours) for kind, one in talk.items()}
+    given = validation.Validation(torch.zeros(0), torch.zeros(0), labels, [], [], kinds, 0.5, False)
+    return given, spoken, heard
 
 
 def test_more_hops_are_averaged_where_false_accepts_are_short(monkeypatch):
@@ -78,13 +92,50 @@ def test_more_hops_are_averaged_where_false_accepts_are_short(monkeypatch):
     if the recipe says one, it is one."""
     word, other = [-5.0] * 4 + [2.0] * 4 + [-5.0] * 4, [-5.0] * 12
     clips = {"clips": [word, word, other], "changed": [word, word]}
-    given = held_out(clips, ([4.0] + [-5.0] * 19) * 40)
+    given = held_out(clips, {"read": ([4.0] + [-5.0] * 19) * 40})
     found = {hops: validation.figures(*given, hops, 12) for hops in validation.SMOOTHINGS}
     assert found[1].misses == 1.0 and found[4].misses == 0.0
     model = CRNN(Size(channels=2, hidden=6, layers=1, smoothing=0)).eval()
-    answers = {id(given[0].frames): given[1][0], id(given[0].continuous): given[2]}
+    answers = {id(given[0].frames): given[1][0], id(given[0].kinds["read"].frames): given[2]["read"]}
     monkeypatch.setattr(validation, "stream", lambda _, frames, before=None: answers[id(frames)])
     chosen = validation.validate(model, given[0], 12)
     assert chosen.misses == 0.0 and 1 < chosen.smoothing <= 4 and model.size.smoothing == 0
     model.size = replace(model.size, smoothing=1)
     assert validation.validate(model, given[0], 12).smoothing == 1
+
+
+def talk(*scores: float) -> list[float]:
+    """Hops of a stream with an event at each of these log-odds."""
+    return [odds for score in scores for odds in [score] + [-9.0] * 19]
+
+
+def threshold(per_hour: float, hours: float, **kinds: list[float]) -> float:
+    given, _, heard = held_out({"clips": [], "changed": []}, kinds, hours)
+    intervals = {
+        kind: event_intervals(odds[0, validation.PREROLL :, 0].sigmoid().numpy(), 12) for kind, odds in heard.items()
+    }
+    return validation.quiet_threshold(given, intervals, per_hour)
+
+
+def just_above(odds: float) -> float:
+    return pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
+
+
+def test_an_operating_point_holds_over_all_speech_in_each_kind_of_it_and_in_noise():
+    many = talk(*[1.0] * 4)
+    assert threshold(1.0, 4.0, read=many, acted=talk(2.0)) == 0.0  # 5 of 8 allowed
+    assert threshold(0.5, 4.0, read=many, acted=talk(2.0)) == just_above(1.0)  # 4 of 8: the four go
+    assert threshold(0.5, 2.0, read=talk(3.0, 3.0, 3.0), acted=talk(-9.0)) == just_above(3.0)  # 2 of a kind
+    assert threshold(0.5, 4.0, read=talk(0.0), noise=talk(4.0)) == just_above(4.0)
+
+
+def test_a_curve_has_what_was_measured_at_each_of_its_points():
+    word, other = [-5.0] * 4 + [2.0] * 4 + [-5.0] * 4, [-5.0] * 12
+    faint = [-5.0] * 4 + [0.5] * 4 + [-5.0] * 4
+    odds = {"clips": [word, faint, other], "changed": [word, faint]}
+    given, spoken, heard = held_out(odds, {"read": talk(*[1.0] * 6), "acted": talk(-3.0)}, hours=2.0)
+    (curve,) = validation.figures(replace(given, noisy=True), spoken, heard, 1, 12).curves
+    assert [point.threshold for point in curve] == sorted({point.threshold for point in curve})
+    low, high = curve[0], curve[-1]
+    assert (low.false_accepts_per_hour, low.worst_kind_per_hour, low.misses) == (1.5, 3.0, 0.0)
+    assert (high.false_accepts_per_hour, high.misses, high.misses_10_db) == (0.0, 0.5, 0.5)

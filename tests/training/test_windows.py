@@ -13,6 +13,9 @@ RECIPE = """
 keywords = ["happy"]
 synthetic = 0
 packages = []
+bursts = 0
+worn = 0
+muted = 0
 rooms = 2
 [model]
 channels = 2
@@ -59,7 +62,7 @@ def test_keyword_is_where_the_targets_say(corpus):
     sources = windows.read(windows.find(corpus, recipe.parse(RECIPE)), recipe.parse(RECIPE).data)
     rng = np.random.default_rng(5)
     for _ in range(20):
-        word, start, end = windows.keyword_clip(data.to_float(sources.keywords[0][0]), sources.speeds, rng, 40_000)
+        word, start, end = windows.keyword_clip(data.to_float(sources.keywords[0][0]), sources.how.speeds, rng, 40_000)
         levels = data.frame_levels(word)
         loud = np.flatnonzero(levels > levels.max() / 10)
         assert start - 640 <= loud[0] * 320 and (loud[-1] + 1) * 320 <= end + 640
@@ -221,3 +224,39 @@ def test_a_warp_moves_a_tone_by_its_factor():
     frames = LogMel()(torch.from_numpy(np.stack([tone, shifted])), torch.zeros(2, 240))[0][:, 50]
     warped = frames[:1] @ augment.warps([1.1])[0]
     assert warped.argmax() == frames[1].argmax() != frames[0].argmax()
+
+
+def made_with(corpus, **how) -> list[tuple[np.ndarray, int | None, int, int]]:
+    plain = recipe.parse(RECIPE).data
+    sources = windows.read(windows.find(corpus, recipe.parse(RECIPE)), replace(plain, **how))
+    return [windows.compose(sources, 40_000, np.random.default_rng(seed)) for seed in range(30)]
+
+
+def test_muted_windows_are_digital_silence_until_shortly_before_the_keyword(corpus):
+    for audio, keyword, start, end in made_with(corpus, muted=1.0):
+        before = max(0, start - 6400) if keyword is not None else 0
+        assert not audio[:before].any()
+        if keyword is not None:
+            assert audio[start:end].any()
+    assert any(audio[:4000].any() for audio, *_ in made_with(corpus))  # as it is otherwise
+
+
+def test_bursts_stand_where_nothing_is_said(corpus, monkeypatch):
+    plain = recipe.parse(RECIPE)
+    sources = windows.read(windows.find(corpus, plain), replace(plain.data, bursts=1.0))
+    hum = np.full(8000, 12_345, np.int16)
+    sources = replace(sources, loud=[hum])
+    tracks = [windows.filler(sources, 40_000, np.random.default_rng(seed)) for seed in range(10)]
+    flat = [(np.abs(np.diff(track[np.abs(track) > 0.1])) < 1e-6).mean() for track in tracks]
+    assert np.mean(flat) > 0.5
+    assert windows.burst(sources, np.random.default_rng(0)).dtype == np.float32
+
+
+def test_worn_speech_is_still_that_speech():
+    rng = np.random.default_rng(0)
+    tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000).astype(np.float32)
+    changed = [augment.worn(tone, rng) for _ in range(20)]
+    for audio in changed:
+        assert audio.shape == tone.shape and np.isfinite(audio).all() and np.abs(audio).max() < 0.5
+        assert np.corrcoef(audio, tone)[0, 1] > 0.85
+    assert len({round(float(np.abs(audio).max()), 2) for audio in changed}) > 3

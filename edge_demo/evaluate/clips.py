@@ -1,0 +1,58 @@
+"""Clips by themselves: told apart or not, and as files of their own."""
+
+import numpy as np
+
+from edge_demo.evaluate.recordings import Recordings, bar, stream
+from runtime.audio import cut, quiet_room
+from runtime.engine import Engine
+from training import metrics
+from training.augment import AROUND, low_noise
+from training.data import SAMPLE_RATE
+
+
+def clip_scores(engine: Engine, recordings: Recordings, keyword: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every clip by itself from zero state, half a second of low noise after it: its highest score, and 1 for clips of
+    the keyword."""
+    rng = np.random.default_rng(1)
+    clips = recordings.positives + recordings.negatives
+    labels = np.array([1] * len(recordings.positives) + [0] * len(recordings.negatives))
+    scores = np.array([
+        stream(engine, np.concatenate([clip, low_noise(AROUND, rng)]), keyword).max() for clip in bar(clips, "clips")
+    ])
+    return scores, labels
+
+
+def clip_figures(scores: np.ndarray, labels: np.ndarray) -> dict:
+    return {
+        "clips": {"keyword": int(labels.sum()), "others": int((1 - labels).sum())},
+        "au_fa_fr": metrics.au_fa_fr(scores, labels),
+        "one_minus_auroc": metrics.one_minus_auroc(scores, labels),
+        "frr_at_half_percent_far": metrics.frr_at_far(scores, labels, 0.005),
+        "frr_at_half_percent_far_interval": metrics.bootstrap(scores, labels),
+    }
+
+
+def as_file(engine: Engine, clip: np.ndarray, keyword: int) -> float:
+    """The highest score in a clip that is a WAV file for listen.py --wav: from zero state, its last hop filled up with
+    zeros, the quiet room after it."""
+    engine.reset()
+    hops = [*cut([clip], engine.hop_samples), *quiet_room(engine.hop_samples)]
+    return max(float(engine.step(hop)[keyword]) for hop in hops)
+
+
+def start_figures(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> dict:
+    """Misses of clips that are files by themselves, and of clips after a second of digital silence."""
+    figures = {}
+    for name, silence in (("as_a_file", 0), ("after_digital_silence", SAMPLE_RATE)):
+        before = np.zeros(silence, np.float32)
+        scores = [as_file(engine, np.append(before, clip), keyword) for clip in bar(recordings.positives, name)]
+        missed = int((np.array(scores) < np.float32(threshold)).sum())
+        figures[f"misses_{name}"] = {"share": missed / len(scores), "interval": metrics.wilson(missed, len(scores))}
+    return figures
+
+
+def validation_misses(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> float:
+    """Share of the validation clips, each from zero state, that stay below the threshold."""
+    rng = np.random.default_rng(5)
+    clips = [np.concatenate([clip, low_noise(AROUND, rng)]) for clip in recordings.validation]
+    return float(np.mean([stream(engine, clip, keyword).max() < threshold for clip in clips])) if clips else 0.0

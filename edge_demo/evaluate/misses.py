@@ -1,0 +1,128 @@
+"""Misses: clips of the keyword in streams, as recorded, in noise, quieter and louder; and among other clips."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_demo.evaluate.negatives import LATEST
+from edge_demo.evaluate.recordings import OTHERS, Recordings, bar, stream
+from runtime.engine import Engine
+from training import augment, data, metrics
+from training.augment import AROUND, low_noise
+from training.data import SAMPLE_RATE
+
+TRACKS = 100  # with OTHERS clips around the one of the keyword in each
+CLIPS_PER_STREAM = 12  # with two seconds of other words between them that makes a minute
+ROOMS = 40
+ROOM_SEED = 1_000_003  # not training's
+CONDITIONS = {  # name → (signal-to-noise ratio in dB or None for as recorded, factor of level)
+    "clean": (None, 1.0),
+    "20_db": (20, 1.0),
+    "10_db": (10, 1.0),
+    "5_db": (5, 1.0),
+    "0_db": (0, 1.0),
+    "10_times_quieter": (None, 0.1),
+    "4_times_louder": (None, 4.0),
+}
+
+
+@dataclass(frozen=True)
+class Listened:
+    """What streams with clips of the keyword in them made of each clip."""
+
+    intervals: list[tuple[np.ndarray, np.ndarray]]  # of the hops in which an event is a hit, see event_intervals
+    delays: list[np.ndarray]  # of those hops: seconds from the end of the word to the end of the hop
+
+    def hits(self, threshold: float) -> np.ndarray:
+        """(clips,) whether each was detected."""
+        return np.array([((low < threshold) & (threshold <= high)).any() for low, high in self.intervals])
+
+    def first_delays(self, threshold: float) -> np.ndarray:
+        """Delay of the first event of each clip that was detected."""
+        firsts = []
+        for (low, high), delays in zip(self.intervals, self.delays, strict=True):
+            events = delays[(low < threshold) & (threshold <= high)]
+            firsts += list(events[:1])
+        return np.array(firsts)
+
+
+def listen_to_streams(
+    engine: Engine, recordings: Recordings, keyword: int, rooms: list[np.ndarray], snr: float | None, gain: float
+) -> Listened:
+    """All clips of the keyword, a dozen to a stream, other words between them.
+
+    With `snr`, each clip stands in one random room, and one random noise sounds from half a second before it to half a
+    second after it. An event between a clip's start and LATEST after its end is a hit; as it is an event only when no
+    hop of the refractory time before it reached the threshold, a score that was high already makes a miss.
+    """
+    rng = np.random.default_rng(4)
+    hop = engine.hop_samples
+    found = Listened([], [])
+    clips, noises = recordings.positives, recordings.noises or [np.zeros(1, np.float32)]
+    for first in bar(range(0, len(clips), CLIPS_PER_STREAM), "streams"):
+        pieces, spans = [low_noise(SAMPLE_RATE, rng)], []
+        for clip in clips[first : first + CLIPS_PER_STREAM]:
+            pieces += [recordings.negatives[int(i)] for i in rng.choice(len(recordings.negatives), 2, replace=False)]
+            segment = augment.spoken_in(clip, noises, rooms, snr, rng)
+            start = sum(map(len, pieces)) + AROUND
+            pieces.append(segment)
+            spans.append((start, start + data.spoken_part(clip)[1], start + len(clip)))
+        audio = np.clip(np.concatenate([*pieces, low_noise(SAMPLE_RATE, rng)]) * gain, -1, 1)
+        low, high = metrics.event_intervals(stream(engine, audio, keyword), engine.refractory_hops)
+        ends = (np.arange(len(high)) + 1) * hop
+        for start, word_end, end in spans:
+            inside = (ends > start) & (ends <= end + LATEST * SAMPLE_RATE)
+            found.intervals.append((low[inside], high[inside]))
+            found.delays.append((ends[inside] - word_end) / SAMPLE_RATE)
+    return found
+
+
+def miss_figures(
+    engine: Engine, recordings: Recordings, keyword: int, threshold: float, conditions: Iterable[str] = CONDITIONS
+) -> tuple[dict, Listened]:
+    """Misses in each condition, and time to the event; also what the clean streams made of each clip."""
+    rooms = augment.room_responses(ROOMS, ROOM_SEED)
+    figures: dict = {}
+    clean = Listened([], [])
+    for name in conditions:
+        snr, gain = CONDITIONS[name]
+        if snr is not None and not recordings.noises:
+            continue
+        listened = listen_to_streams(engine, recordings, keyword, rooms, snr, gain)
+        hits = listened.hits(threshold)
+        missed = len(hits) - int(hits.sum())
+        figures[f"misses_{name}"] = {"share": missed / len(hits), "interval": metrics.wilson(missed, len(hits))}
+        if name == "clean":
+            clean = listened
+            delays = listened.first_delays(threshold)
+            if len(delays):
+                figures["seconds_to_event"] = {
+                    "median": float(np.median(delays)),
+                    "p90": float(np.quantile(delays, 0.9)),
+                }
+    return figures, clean
+
+
+def track_figures(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> dict:
+    """Tracks of 20 other clips around one of the keyword: is it found, once, and nothing else?"""
+    rng = np.random.default_rng(3)
+    found = clean = 0
+    for _ in bar(range(TRACKS), "tracks"):
+        pieces = [recordings.negatives[i] for i in rng.choice(len(recordings.negatives), OTHERS, replace=False)]
+        place = int(rng.integers(OTHERS + 1))
+        pieces.insert(place, recordings.positives[int(rng.integers(len(recordings.positives)))])
+        start = sum(map(len, pieces[:place])) / SAMPLE_RATE
+        end = start + len(pieces[place]) / SAMPLE_RATE
+        times = events(engine, np.concatenate([*pieces, low_noise(AROUND, rng)]), keyword, threshold)
+        inside = [start <= t <= end + 0.6 for t in times]
+        found += sum(inside) == 1
+        clean += sum(inside) == len(inside)
+    return {"tracks": TRACKS, "one_detection_at_keyword": found / TRACKS, "none_elsewhere": clean / TRACKS}
+
+
+def events(engine: Engine, audio: np.ndarray, keyword: int, threshold: float) -> np.ndarray:
+    """Times of the events in seconds: the end of the hop."""
+    low, high = metrics.event_intervals(stream(engine, audio, keyword), engine.refractory_hops)
+    hops = np.flatnonzero((low < threshold) & (threshold <= high))
+    return (hops + 1) * engine.hop_samples / SAMPLE_RATE
