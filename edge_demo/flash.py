@@ -24,20 +24,24 @@ import stat
 import sys
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
-from edge_demo import disk, payload
+from edge_demo import disk, install, payload
 from edge_demo.arm64 import Arm64Error
 from edge_demo.disk import DiskError, Partition
+from edge_demo.install import InstallError
 from edge_demo.payload import PayloadError
 from edge_demo.settings import SettingsError, check_user, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRSTRUN = Path(__file__).with_name("firstrun.py")
 LARGEST = 256_000_000_000  # bytes of a card
+LARGEST_IMAGE = 32 << 30  # bytes unpacked; Raspberry Pi OS has 3 (Lite) to 15
+UNPACK_MEMORY = 256 << 20  # bytes; what xz -9 has packed takes 65 MB
 CHUNK = 4 << 20  # bytes
 SPARE = 64 << 20  # bytes that stay free on the root partition
 RUN_ONCE = ("systemd.run=/boot/firmware/firstrun.py systemd.run_success_action=reboot "
@@ -61,6 +65,8 @@ def put(image: Path, bundles: list[Path], config: Path | None, settings: dict[st
     if len(parts) < 2:
         raise FlashError(f"{image}: has {len(parts)} partitions, where Raspberry Pi OS has two: take its image")
     firmware, root = parts[0], parts[-1]
+    with disk.attached(image, root) as device:
+        disk.check(device)
     with disk.mounted(image, root, "ro") as folder:
         python = python_of(image, folder)
         check_user(folder, settings or {})
@@ -95,7 +101,7 @@ def configure(image: Path, firmware: Partition, root: Partition, settings: dict[
         if "wifi" in settings and not (system / "usr/sbin/NetworkManager").exists():
             raise FlashError(f"{image}: has no NetworkManager, so no Wi-Fi: leave [wifi] out, and use a cable")
         fstab = system / "etc/fstab"
-        fstab.write_text(for_root_alone(fstab.read_text()))
+        install.write(fstab, for_root_alone(install.text_of(fstab)).encode(errors="surrogateescape"), 0o644)
         if (system / "usr/bin/cloud-init").exists():
             files |= cloud_init(settings)
             (system / "etc/cloud/cloud-init.disabled").unlink(missing_ok=True)
@@ -237,15 +243,43 @@ def _pump(source: Any, size: int, what: str, target: Any = None) -> str:
 
 
 def unpack(image: Path, out: Path) -> None:
-    """A copy to work on. Raises FlashError."""
+    """A copy to work on, which takes no room where there are zeros. Raises FlashError."""
+    if not image.is_file():
+        raise FlashError(f"{image}: is no file: name a .img or .img.xz")
+    room = shutil.disk_usage(out.parent).free * 9 // 10
     try:
-        if image.suffix == ".xz":
-            with lzma.open(image) as source, open(out, "wb") as target:
-                shutil.copyfileobj(source, target, CHUNK)
-        else:
-            disk.run("cp", "--sparse=always", image, out)
+        with open(image, "rb") as source, open(out, "wb") as target:
+            for chunk in _unxz(source) if image.suffix == ".xz" else iter(lambda: source.read(CHUNK), b""):
+                if chunk.count(0) == len(chunk):
+                    target.seek(len(chunk), os.SEEK_CUR)
+                else:
+                    room -= target.write(chunk)
+                if target.tell() > LARGEST_IMAGE:
+                    raise FlashError(f"{image}: is larger than {LARGEST_IMAGE >> 30} GB: take Raspberry Pi OS Lite")
+                if room < 0:
+                    raise FlashError(f"{image}: is larger than what {out.parent} has room for: free some there")
+            target.truncate()
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise FlashError(f"{image}: cannot be unpacked ({error}): download it again") from None
+
+
+def _unxz(source: BinaryIO) -> Iterator[bytes]:
+    """What is in a .xz file, whose streams may be several. Raises LZMAError, and EOFError when it ends too soon."""
+    decoder, packed = None, b""
+    while packed or (packed := source.read(CHUNK)):
+        if decoder is None:
+            packed = packed.lstrip(b"\0")  # which may stand between two
+            if not packed:
+                continue
+            decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, UNPACK_MEMORY)
+        yield decoder.decompress(packed, CHUNK)
+        while not (decoder.needs_input or decoder.eof):
+            yield decoder.decompress(b"", CHUNK)
+        packed = decoder.unused_data
+        if decoder.eof:
+            decoder = None
+    if decoder is not None:
+        raise EOFError("it ends too soon")
 
 
 def main() -> int:
@@ -278,7 +312,7 @@ def main() -> int:
             print("erasing", check_device(options.device, options.force), flush=True)
             write(part, options.device)
             print("done: take the card out")
-    except (FlashError, SettingsError, DiskError, PayloadError, Arm64Error, OSError) as error:
+    except (FlashError, SettingsError, DiskError, PayloadError, InstallError, Arm64Error, OSError) as error:
         print(f"flash: error: {error}", file=sys.stderr)
         return 2
     finally:

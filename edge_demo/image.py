@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edge_demo import arm64, flash, initramfs, swift
 from edge_demo.disk import DiskError, run
+from edge_demo.install import InstallError
 from edge_demo.payload import PayloadError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,7 +178,7 @@ def main() -> int:
         flash.put(part, options.bundles, options.config, None)
         part.chmod(0o600 if options.config else 0o644)
         part.replace(options.out)
-    except (arm64.Arm64Error, DiskError, PayloadError, flash.FlashError, OSError) as error:
+    except (arm64.Arm64Error, DiskError, PayloadError, flash.FlashError, InstallError, OSError) as error:
         print(f"image: error: {error}", file=sys.stderr)
         return 2
     finally:

@@ -10,13 +10,12 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from edge_demo import arm64, install
-from runtime import engine, manifest
+from edge_demo import arm64, disk, install
+from runtime import manifest, trial
 from runtime.options import OptionsError, read_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +73,10 @@ def copy_bundle(bundle: Path, target: Path) -> None:
         for name in manifest.read_manifest(str(target))["files"]:
             if os.path.lexists(f"{place}/{name}"):
                 (target / name).write_bytes(manifest.read_file(place, name, manifest.LARGEST_FILE))
-        engine.Engine(target)  # which compares size and SHA-256 of each, and refuses it when a model is missing
+        _set_modes(target)
+        # Which compares size and SHA-256 of each, and refuses it when a model is missing.
+        if trial.try_out(target, user=disk.lone_user()) is None:
+            raise PayloadError(f"{bundle}: cannot be tried, as {sys.executable} cannot be started again: mend that")
     except manifest.BundleError as error:
         raise PayloadError(str(error).replace(place, str(bundle)).replace(str(target), str(bundle))) from None
     finally:
@@ -151,16 +153,16 @@ def config_folder(config: Path, bundles: list[Path], folder: Path) -> None:
 
 
 def into(root: Path, release: Path, config: Path | None) -> None:
-    """Put a release into the root of a system that does not run. Needs root. Raises PayloadError."""
+    """Put a release into the root of a system that does not run. Needs root. Raises DiskError and InstallError.
+
+    Nothing that the system brings is run or believed, also not a release that has this one's name.
+    """
     place = root / install.HOME / "releases" / release.name
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-r", "--no-dereference", "--preserve=mode", release, place], check=True)
-        subprocess.run(["chown", "-R", "-h", "0:0", root / install.HOME], check=True)
-    command = [sys.executable, str(place / "install.py"), f"--root={root}", *([f"--config={config}"] if config else [])]
-    process = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-    if process.returncode:
-        raise PayloadError(process.stderr.strip().removeprefix("install: error: "))
+    disk.run("rm", "-rf", "--one-file-system", place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    disk.run("cp", "-r", "--no-dereference", "--preserve=mode", release, place)
+    disk.run("chown", "-R", "-h", "0:0", root / install.HOME)
+    install.install(root, place, config)
 
 
 def differences(root: Path, release: Path) -> list[str]:

@@ -25,7 +25,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from edge_demo import disk
+from edge_demo import disk, install
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 LONGEST_USER = 32  # characters: useradd's
@@ -143,9 +143,9 @@ def _check_names(path: Path, told: dict[str, Any]) -> None:
 
 
 def check_user(root: Path, settings: dict[str, Any]) -> None:
-    """Raises SettingsError when that system has a user or a group of its own by the user's name."""
+    """Raises SettingsError when that system has a user or a group of its own by the user's name, and InstallError."""
+    name = settings.get("user", {}).get("name")
     for file in ("etc/passwd", "etc/group"):
-        for line in (root / file).read_text().splitlines():
-            name, _, number, *_ = line.split(":")
-            if name == settings.get("user", {}).get("name") and not 1000 <= int(number) < 60000:
+        for number in re.findall(rf"^{name}:[^:\n]*:(\d+):", install.text_of(root / file), re.MULTILINE):
+            if not 1000 <= int(number) < 60000:
                 raise SettingsError(f"user {name} is the system's (/{file} has it): choose another name")

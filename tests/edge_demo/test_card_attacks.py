@@ -164,7 +164,7 @@ def test_what_lies_there_is_read_by_root_alone(tmp_path):
     before = (root / "etc/fstab").read_text()
     for fstab, expected in ((before, 0), (flash.for_root_alone(before), 1)):
         options = fstab.splitlines()[0].split()[3]
-        with disk.mounted(card, disk.partitions(card)[0], options) as folder:
+        with disk.mounted(card, disk.partitions(card)[0], options, kind="vfat") as folder:
             process = subprocess.run(["cat", folder / "user-data"], user=65534, group=65534, capture_output=True)
             assert process.returncode == expected, fstab
             assert (folder / "user-data").read_text() == "#cloud-config\n"
