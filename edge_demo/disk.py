@@ -46,14 +46,9 @@ def run(*command: str | Path, text: str = "") -> str:
     except FileNotFoundError:
         raise DiskError(f"{command[0]}: not installed: make image-system") from None
     if process.returncode:
-        raise DiskError(_failed(command[0], process.returncode, process.stderr + process.stdout))
+        last = ((process.stderr + process.stdout).strip().splitlines() or ["no output"])[-1]
+        raise DiskError(f"{Path(command[0]).name} failed: {last}")
     return process.stdout
-
-
-def _failed(program: str | Path, code: int, said: str) -> str:
-    ended = f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    last = (said.strip().splitlines() or [ended])[-1][:200]
-    return f"{Path(program).name} failed: {''.join(c if c.isprintable() else '?' for c in last)}"
 
 
 def lone_user() -> int | None:
@@ -89,7 +84,9 @@ def run_on(image: Path, *command: str, text: str = "", good: tuple[int, ...] = (
             if user is not None:
                 os.fchown(handle, owner.st_uid, owner.st_gid)
     if process.returncode not in good:
-        raise DiskError(_failed(command[0], process.returncode, output.decode(errors="replace")))
+        code = process.returncode
+        ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        raise DiskError(f"{command[0]} failed ({ended}): the image is damaged, or there is no room: download it again")
     try:
         return output.decode()
     except UnicodeDecodeError:
