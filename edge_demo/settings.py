@@ -20,16 +20,19 @@ A TOML file, readable by you alone:
 
 import base64
 import hashlib
+import os
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from edge_demo import disk, install
+from runtime.files import read_plain
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 LONGEST_USER = 32  # characters: useradd's
 LONGEST_SSID = 32  # bytes: IEEE 802.11's
+LARGEST_KEY = 16 << 10  # bytes of its file
 # crypt(5)'s SHA-256, SHA-512, yescrypt and bcrypt. Whatever is none of them is a password, also one that begins with $.
 CRYPT = re.compile(r"\$(5\$SB{43}|6\$SB{86}|y\$B+\$B+\$B{43}|2[aby]\$\d\d\$B{53})"
                    .replace("S", r"(rounds=\d{4,9}\$)?B{1,16}\$").replace("B", "[./0-9A-Za-z]"))
@@ -74,13 +77,21 @@ def _complete_user(path: Path, user: dict[str, str]) -> None:
     told = user["ssh-key"]
     if not KEY.fullmatch(told):
         try:
-            user["ssh-key"] = Path(told).expanduser().read_text().strip()
+            user["ssh-key"] = read_plain(str(at_home(told)), LARGEST_KEY)[0].decode().strip()
         except (OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: ~nobody
             raise SettingsError(f"{path}: ssh-key {told} cannot be read: name a public key's file") from None
     if "PRIVATE" in user["ssh-key"]:
         raise SettingsError(f"{path}: {told} is the private key, which stays here: name {told}.pub")
     if not is_key(user["ssh-key"]):
         raise SettingsError(f"{path}: ssh-key {told[:80]} is no public key: name the file that ends in .pub")
+
+
+def at_home(path: str) -> Path:
+    """~ is the home of whoever called sudo: root has no key of theirs. Raises RuntimeError when there is none."""
+    caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
+    if caller and path.startswith("~/"):
+        path = f"~{caller}{path[1:]}"
+    return Path(path).expanduser()
 
 
 def is_key(line: str) -> bool:
