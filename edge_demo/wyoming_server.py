@@ -36,6 +36,7 @@ from runtime.credit import Credit
 from runtime.engine import BundleError, Engine
 from runtime.http_server import client_of
 from runtime.options import read_thresholds
+from runtime.trial import try_out
 
 MOST_CONNECTIONS = 32
 MOST_OF_ONE = 16  # of one address: Home Assistant has one for each of its satellites
@@ -174,7 +175,7 @@ def open_bundles(options: argparse.Namespace) -> Bundles:
     engines: dict[str, Engine] = {}
     owners: dict[str, str] = {}
     for folder in options.bundle:
-        engines[folder] = Engine(folder, options.model)
+        engines[folder] = Engine(folder, options.model, try_out(folder, options.model))
         for keyword in engines[folder].keywords:
             if owners.setdefault(plain(keyword), folder) != folder:
                 fail(f"{keyword} is in both {owners[plain(keyword)]} and {folder}: leave one of them out")
