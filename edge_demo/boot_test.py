@@ -301,14 +301,11 @@ def read_threshold(image: Path, keyword: str) -> float:
 
 def check_file_systems(image: Path) -> None:
     """Raises Failure unless e2fsck finds nothing to mend."""
-    root = disk.partitions(image)[-1]
-    loop = disk.run("losetup", "--find", "--show", f"--offset={root.start}", f"--sizelimit={root.size}", image).strip()
-    try:
-        disk.run("e2fsck", "-f", "-n", loop)
-    except disk.DiskError as error:
-        raise Failure(f"the root file system is damaged: {error}") from None
-    finally:
-        disk.run("losetup", "--detach", loop)
+    with disk.attached(image, disk.partitions(image)[-1]) as device:
+        try:
+            disk.run("e2fsck", "-f", "-n", device)
+        except disk.DiskError as error:
+            raise Failure(f"the root file system is damaged: {error}") from None
 
 
 def say(log: IO[str], text: str) -> None:

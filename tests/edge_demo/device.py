@@ -36,6 +36,10 @@ def small_root(folder: Path, python: str = "3.13") -> Path:
     for name in ("usr/bin", "usr/lib/aarch64-linux-gnu", "usr/sbin", "etc/systemd/system", "boot/firmware", "var/lib"):
         (folder / name).mkdir(parents=True)
     (folder / "usr/bin/python3").symlink_to(f"python{python}")
+    for link, target in {"bin": "usr/bin", "lib": "usr/lib", "sbin": "usr/sbin", "var/run": "/run",
+                         "etc/os-release": "../usr/lib/os-release"}.items():
+        (folder / link).symlink_to(target)
+    (folder / "usr/lib/os-release").write_text("ID=debian\n")
     (folder / "usr/sbin/NetworkManager").touch()
     (folder / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\npi:x:1000:1000:,,,:/home/pi:/bin/bash\n")
     (folder / "etc/fstab").write_text("PARTUUID=1-01  /boot/firmware  vfat    defaults          0       2\n"
