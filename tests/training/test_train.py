@@ -14,10 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from test_windows import RECIPE
 
-from training import checkpoint
 from training import recipe as recipes
 from training import train as training
-from training.crnn import CRNN, networks
+from training.model import checkpoint
+from training.model.crnn import CRNN
+from training.model.ensemble import networks
 
 COMMAND = [sys.executable, "-m", "training.train"]
 
