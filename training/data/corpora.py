@@ -171,7 +171,9 @@ def report(base: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m training.data.corpora", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m training.data.corpora",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
     args = parser.parse_args()

@@ -74,7 +74,9 @@ def fetch(url: str, wanted: str, folder: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m training.data.download", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m training.data.download",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", choices=sorted(VERSIONS), default="0.02", help="default: 0.02")
     parser.add_argument("--out", type=Path, default=Path("data/speech_commands"), help="default: data/speech_commands")
