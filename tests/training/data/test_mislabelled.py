@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from test_windows import RECIPE
+from small import RECIPE
 
 from training import mislabelled, recipe
 from training.data import mislabelled as names

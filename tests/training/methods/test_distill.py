@@ -1,13 +1,16 @@
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
-from test_windows import RECIPE, few_hums  # noqa: F401
+from small import RECIPE
 
 from training import recipe
 from training.methods import distill
 from training.model import checkpoint
 from training.model.crnn import CRNN
 from training.windows import windows
+
+pytestmark = pytest.mark.usefixtures("few_hums")
 
 
 def test_loss_is_hintons():

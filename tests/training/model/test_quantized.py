@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_train import RECIPE, train
+from small import RECIPE, train
 
 from training.model import checkpoint
 from training.model.crnn import CRNN, Size

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small import RECIPE
 
 from training import recipe
 from training.data import recordings as data
@@ -10,31 +11,7 @@ from training.model.features import LogMel
 from training.windows import augment, windows
 from training.windows.windows import IGNORED, NEGATIVE, POSITIVE
 
-RECIPE = """
-[data]
-keywords = ["happy"]
-synthetic = 0
-packages = []
-bursts = 0
-worn = 0
-muted = 0
-rooms = 2
-[model]
-channels = 2
-hidden = 6
-layers = 1
-[train]
-epochs = 2
-windows = 32
-pool = 48
-batch = 16
-hops = 20
-"""
-
-
-@pytest.fixture(autouse=True)
-def few_hums(monkeypatch):
-    monkeypatch.setattr(windows, "HUMS", 2)
+pytestmark = pytest.mark.usefixtures("few_hums")
 
 
 def test_madeare_the_same_whoever_makes_them(corpus, tmp_path):
