@@ -28,7 +28,8 @@ ARROWS = {
     "runtime.bundle": {"runtime.errors"},
     "runtime.sinks": {"runtime.audio", "runtime.errors", "runtime.journal"},
     "runtime.sinks.dashboard": {
-        f"runtime.{name}" for name in ("audio", "config_edit", "credit", "errors", "options", "sinks", "status")
+        f"runtime.{name}"
+        for name in ("audio", "bundle", "config_edit", "credit", "errors", "options", "sinks", "status")
     },
     "edge_demo": {"runtime", "training.model"},
     "edge_demo.bench": {"runtime.audio", "runtime.bundle", "training.data", "training.model"},

@@ -57,14 +57,12 @@ class Converter:
 
 
 class Ear:
-    """One bundle listening to the audio of one connection. thresholds: replace the bundle's, by keyword; "" all."""
+    """One bundle listening to the audio of one connection. thresholds: one for each of its keywords."""
 
-    def __init__(self, engine: Engine, thresholds: dict[str, float]) -> None:
+    def __init__(self, engine: Engine, thresholds: list[float]) -> None:
         self._engine = engine
         self.keywords = engine.keywords
-        own = zip(engine.keywords, engine.thresholds, strict=True)
-        used = [thresholds.get(name, thresholds.get("", value)) for name, value in own]
-        self._detector = Detector(used, engine.refractory_hops)
+        self._detector = Detector(thresholds, engine.refractory_hops)
         self.start_over()
 
     def start_over(self) -> None:
@@ -87,14 +85,14 @@ class Ear:
 
 @dataclass(frozen=True)
 class Bundles:
-    """What all connections share: engines by their bundles' folders, and thresholds that replace the bundles' own."""
+    """What all connections share: engines and thresholds by their bundles' folders."""
 
     engines: dict[str, Engine]
-    thresholds: dict[str, float]
+    thresholds: dict[str, list[float]]
 
     def ears(self) -> list[Ear]:
         """For one connection: the models are shared, the state of a stream is its own."""
-        return [Ear(engine.stream(), self.thresholds) for engine in self.engines.values()]
+        return [Ear(engine.stream(), self.thresholds[folder]) for folder, engine in self.engines.items()]
 
     def keywords(self) -> list[str]:
         return [keyword for engine in self.engines.values() for keyword in engine.keywords]
