@@ -4,11 +4,12 @@ import argparse
 import os
 import time
 
-from runtime.audio.hops import SAMPLE_RATE, Samples
+from runtime.audio.hops import Samples
 from runtime.bundle.detector import Detector
 from runtime.bundle.engine import Engine
 from runtime.bundle.trial import try_out
 from runtime.errors import OptionsError
+from runtime.sample_rate import SAMPLE_RATE
 
 MODELS = {"float": "model.onnx", "int8": "model.int8.onnx"}
 MOST_LATE = 10  # hops in a row whose step took longer than they last

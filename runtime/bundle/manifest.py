@@ -16,9 +16,9 @@ from runtime.bundle.onnx_scan import ScanError, scan
 from runtime.bundle.onnx_sizes import check_sizes
 from runtime.bundle.operating_points import LOWEST_THRESHOLD, MOST_POINTS, is_good
 from runtime.errors import BundleError
+from runtime.sample_rate import SAMPLE_RATE
 
 CONTRACT_VERSION = "1"
-SAMPLE_RATE = 16_000
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have a few thousand
 LARGEST_FILE = 16 << 20  # bytes; of a model or a report; real ones have a million

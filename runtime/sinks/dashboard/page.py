@@ -22,15 +22,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from runtime.audio.hops import SAMPLE_RATE, Samples
+from runtime.audio.hops import Samples
 from runtime.bundle.operating_points import OperatingPoint, point_at
 from runtime.config_edit import save_operating_points
 from runtime.credit import Credit
 from runtime.errors import OptionsError
 from runtime.options import LOWEST_THRESHOLD, MOST_FALSE_ACCEPTS, OPERATING_POINT
+from runtime.sample_rate import SAMPLE_RATE
 from runtime.sinks.dashboard.http_request import LONGEST_TARGET, Answer, Refusal, Request
 from runtime.sinks.dashboard.http_server import Server
 from runtime.sinks.dashboard.picture import Shown
+from runtime.sinks.sink import Sink
 from runtime.status import Status
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
@@ -38,7 +40,7 @@ MOST_COOKIES = 8  # of ours that are looked at: a browser sends one
 WRONG_TOKENS = 5  # of one address at once; then one a second
 
 
-class Dashboard:
+class Dashboard(Sink):
     """The server, running. address: [HOST:]PORT; port 0 takes a free one, and the journal tells which.
 
     Raises OptionsError when the address cannot be had, or is open to others without a token.
