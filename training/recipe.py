@@ -23,7 +23,9 @@ class Data:
     speech: tuple[str, ...] = ("read_speech", "other_words")  # negatives of any depth and length
     packages: tuple[str, ...] = known_packages("training")  # Debian's, more negatives; needs apt-get, 506 MB
     noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
-    synthetic: int = 5000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
+    synthetic: int = 8000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
+    voices: int = 1500  # synthesised clips of each keyword, in many voices
+    voiced: float = 0.2  # share of the keywords that are these
     mislabelled: bool = False  # train on the clips that mislabelled.txt names, too
     rooms: int = 400  # simulated, for reverberation
     speeds: tuple[float, float] = (0.85, 1.18)  # lowest and highest, of six recordings in ten; pitch goes with it
@@ -51,6 +53,8 @@ class Schedule:
     weight_decay: float = 1e-2
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     averaging: float = 0.996  # of the weights (EMA), per step; the average is what is validated and kept
+    spelling: float = 0.0  # weight of the phonemes' loss: see phonemes.py
+    utterances: int = 48  # spelt in each step
     fresh: float = 0.3  # share of windows that start from a zero state instead of the stream's own
     dropout: float = 0.2
 

@@ -142,6 +142,32 @@ def speak(path: Path, text: str, rng: np.random.Generator) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+def texts(keywords: tuple[str, ...], n: int) -> list[str]:
+    """What the first n utterances say."""
+    words = vocabulary(keywords)
+    return [sentence(*words, np.random.default_rng([VERSION, i])) for i in range(n)]
+
+
+def clips(keyword: str, n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
+    """n WAV files of the keyword, each by a random voice; made once, then found again. Raises DataError."""
+    place = folder / f"{keyword.replace(' ', '_')}-{VERSION}"
+    place.mkdir(parents=True, exist_ok=True)
+    paths = [place / f"{i:05d}.wav" for i in range(n)]
+    missing = [i for i, path in enumerate(paths) if not path.exists()]
+
+    def make(i: int) -> None:
+        partial = paths[i].with_suffix(".partial.wav")
+        speak(partial, keyword, np.random.default_rng([VERSION, i, 1]))
+        partial.replace(paths[i])
+
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(tqdm(pool.map(make, missing), total=len(missing), desc=f"synthesising {keyword}", unit="clip"))
+    except (OSError, ImportError, subprocess.CalledProcessError) as error:
+        raise DataError(f"cannot synthesise speech ({error}); {MISSING}") from None
+    return paths
+
+
 def utterances(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
     """n WAV files of speech without the keywords; made once, then found again. Raises DataError."""
     if n == 0:

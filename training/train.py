@@ -29,7 +29,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from tqdm import tqdm
 
-from training import checkpoint, data, processes, prune, validation, windows
+from training import checkpoint, data, phonemes, processes, prune, validation, windows
 from training import recipe as recipes
 from training.crnn import CRNN, Size, State, folded, log_odds, n_parameters, networks, new_model
 from training.distill import Taught, attention_loss, distillation_loss, teach
@@ -82,8 +82,11 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval()  # stays on the CPU
         self.model.to(processes.device())
         self.classify = processes.together(self.model)
+        self.speller = phonemes.Speller(size.hidden)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
+            [*self.model.parameters(), *(self.speller.parameters() if train.spelling else ())],
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
         )
 
     def shrink(self) -> None:
@@ -113,7 +116,7 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         return self.recipe.train.windows // self.recipe.train.batch
 
-    def run_epoch(self, dataset: windows.Windows, taught: Taught | None) -> float:
+    def run_epoch(self, dataset: windows.Windows, taught: Taught | None, utterances=None) -> float:
         """One epoch; returns its mean loss. taught: see `distill.teach`."""
         train, distill, steps = self.recipe.train, self.recipe.distill, self.steps_per_epoch()
         seed = train.seed * 100_003 + self.epoch  # whatever is random goes on as if never interrupted
@@ -124,6 +127,7 @@ class Trainer:
         if self.model.size != self.recipe.size and self.epoch >= self.recipe.wide_epochs:
             self.shrink()
         self.model.train()
+        letters = 0.0
         state, total = self.model.zero_state(train.batch // processes.count()), 0.0
         echoes = torch.zeros(train.batch, self.model.size.keywords, dtype=torch.int64)[mine]
         members = self.model.size.members
@@ -152,6 +156,12 @@ class Trainer:
                 loss = loss + distill.weight * distillation_loss(odds, said, distill.temperature)
                 if distill.attention:
                     loss = loss + distill.attention * attention_loss(output.energies, looked, self.model.size.window)
+            if utterances is not None:
+                spoken, spelling = utterances.batch(train.utterances, rng)
+                said = phonemes.spell(self.model, spoken)
+                lost = phonemes.spelling_loss(self.speller(said), repeated(spelling))
+                loss = loss + train.spelling * lost
+                letters += lost.item()
             heard = odds.detach().unflatten(0, (members, -1)).mean(0)
             loudest = heard.masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
             self.alarm[indices] = processes.gather(loudest).cpu()
@@ -172,6 +182,8 @@ class Trainer:
                     buffer.copy_(now)
             total += loss.item()
             bar.set_postfix(loss=f"{total / (step + 1):.4f}")
+        if utterances is not None:
+            print(f"spelling {letters / steps:.4f}", flush=True)
         return float(processes.mean(torch.tensor(total / steps, device=device)))
 
     def log(self, row: dict, figures: validation.Figures) -> None:
@@ -296,6 +308,7 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
     with processes.one_at_first():
         dataset = windows.Windows(base, recipe, workers)
         taught = teach(teachers, dataset) if teachers else None
+        utterances = phonemes.Utterances(base, recipe, workers) if recipe.train.spelling else None
     clips, spoken = dataset.clips, sum(dataset.clips.keywords, [])
     speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})
     processes.say(
@@ -306,7 +319,7 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
     )
     while trainer.epoch < recipe.train.epochs:
         began = time.monotonic()
-        loss = trainer.run_epoch(dataset, taught)
+        loss = trainer.run_epoch(dataset, taught, utterances)
         if not held_out:  # of several processes one validates and writes
             trainer.epoch += 1
             continue

@@ -26,7 +26,7 @@ from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Data, Recipe, Schedule
 
-VERSION = 10  # raise it when windows come out differently: what is kept of older ones is then left alone
+VERSION = 11  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
 Item = TypeVar("Item")
 NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
@@ -43,6 +43,7 @@ class Sources:
     loud: list[np.ndarray]  # sounds that are no speech and stand for themselves: bursts, tones, music
     rooms: list[np.ndarray]
     synthetic: list[np.ndarray]  # synthesised near-misses
+    voices: list[list[np.ndarray]]  # for each keyword its synthesised clips
     hums: list[np.ndarray]  # stationary noise of unit level, float32
     how: Data
 
@@ -58,6 +59,7 @@ class Clips:
     noise: list[data.Clip]
     loud: list[corpora.Recording]
     synthetic: list[data.Clip]
+    voices: list[list[data.Clip]]  # of each keyword
 
 
 def find(base: Path, recipe: Recipe) -> Clips:
@@ -80,6 +82,7 @@ def find(base: Path, recipe: Recipe) -> Clips:
         noise,
         corpora.recordings("noise", "training", None, recipe.data.packages) if recipe.data.bursts else [],
         [data.Clip(path, "", "training") for path in synthesize.utterances(spoken, recipe.data.synthetic)],
+        [[data.Clip(path, word, "training") for path in synthesize.clips(word, recipe.data.voices)] for word in spoken],
     )
 
 
@@ -95,6 +98,7 @@ def read(clips: Clips, how: Data) -> Sources:
         data.read_all(clips.loud, "loud noise"),
         augment.room_responses(how.rooms, seed=0),
         data.read_all(clips.synthetic, "synthesised speech"),
+        [data.read_all(k, "synthesised clips") for k in clips.voices],
         [augment.coloured_noise(10 * SAMPLE_RATE, rng.uniform(-1, 7), rng) for _ in range(HUMS)],
         how,
     )
@@ -111,9 +115,9 @@ class Windows:
         self.clips = clips
         how = recipe.data
         made = [how.keywords, how.rooms, how.speeds, how.levels, how.splices, how.pauses]
-        made += [how.bursts, how.worn, how.muted]
+        made += [how.bursts, how.worn, how.muted, how.voiced]
         kind = [VERSION, self.hops, self.size.hop_samples, *made]
-        names = [c.name for cs in (*clips.keywords, *list(vars(clips).values())[1:]) for c in cs]
+        names = [c.name for cs in (*clips.keywords, *list(vars(clips).values())[1:-1], *clips.voices) for c in cs]
         name = hashlib.sha256(json.dumps([kind, names]).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         n_frames = self.hops * self.size.hop_samples // FRAME_STEP
@@ -227,8 +231,9 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
     keyword, start, end = None, 0, 0
     if rng.random() < 0.5:
         keyword = int(rng.integers(len(sources.keywords)))
-        clip = data.to_float(pick(sources.keywords[keyword], rng))
-        if rng.random() < sources.how.splices:
+        voiced = sources.voices[keyword] and rng.random() < sources.how.voiced
+        clip = data.to_float(pick((sources.voices if voiced else sources.keywords)[keyword], rng))
+        if not voiced and rng.random() < sources.how.splices:
             other = data.to_float(pick(sources.keywords[keyword], rng))
             clip = splice.two_in_one(clip, other, rng.uniform(0.3, 0.7))
         word, start, end = keyword_clip(clip, sources.how.speeds, rng, n)
