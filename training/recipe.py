@@ -26,6 +26,8 @@ class Data:
     synthetic: int = 8000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
     voices: int = 1500  # synthesised clips of each keyword, in many voices
     voiced: float = 0.2  # share of the keywords that are these
+    near: int = 4000  # synthesised single words that sound like a keyword
+    decoys: float = 0.6  # share of the windows without the keyword with one other word said as the keyword is
     mislabelled: bool = False  # train on the clips that mislabelled.txt names, too
     rooms: int = 400  # simulated, for reverberation
     speeds: tuple[float, float] = (0.85, 1.18)  # lowest and highest, of six recordings in ten; pitch goes with it

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -128,18 +129,22 @@ def speak(path: Path, text: str, rng: np.random.Generator) -> None:
         pico_speaks(path, text, rng)
         return
     if kind < 0.65:
-        voice = str(rng.choice(ESPEAK_VOICES)) + str(rng.choice(ESPEAK_VARIANTS))
-        how = ["-v", voice, "-s", str(rng.integers(120, 220)), "-p", str(rng.integers(20, 80))]
-        command = ["espeak-ng", *how, "-w", str(path), text]
-    else:
-        how = [
-            f"duration_stretch={rng.uniform(0.75, 1.25):.2f}",
-            f"int_f0_target_mean={rng.uniform(80, 230):.0f}",
-            f"int_f0_target_stddev={rng.uniform(8, 40):.0f}",
-        ]
-        options = [part for setting in how for part in ("--setf", setting)]
-        command = ["flite", "-voice", str(rng.choice(FLITE_VOICES)), *options, "-t", text, "-o", str(path)]
+        espeak(path, text, rng)
+        return
+    how = [
+        f"duration_stretch={rng.uniform(0.75, 1.25):.2f}",
+        f"int_f0_target_mean={rng.uniform(80, 230):.0f}",
+        f"int_f0_target_stddev={rng.uniform(8, 40):.0f}",
+    ]
+    options = [part for setting in how for part in ("--setf", setting)]
+    command = ["flite", "-voice", str(rng.choice(FLITE_VOICES)), *options, "-t", text, "-o", str(path)]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def espeak(path: Path, text: str, rng: np.random.Generator) -> None:
+    voice = str(rng.choice(ESPEAK_VOICES)) + str(rng.choice(ESPEAK_VARIANTS))
+    how = ["-v", voice, "-s", str(rng.integers(120, 220)), "-p", str(rng.integers(20, 80))]
+    subprocess.run(["espeak-ng", *how, "-w", str(path), text], check=True, capture_output=True)
 
 
 def texts(keywords: tuple[str, ...], n: int) -> list[str]:
@@ -148,21 +153,84 @@ def texts(keywords: tuple[str, ...], n: int) -> list[str]:
     return [sentence(*words, np.random.default_rng([VERSION, i])) for i in range(n)]
 
 
+# Sounds of English in espeak-ng's letters, for near-misses that are no word.
+VOWELS = "a aI aU E eI i: 0 oU O: OI u: U V 3: @ A:".split()  # noqa: SIM905
+CONSONANTS = "p b t d k g f v T D s z S Z tS dZ h m n N l r w j".split()  # noqa: SIM905
+
+
+def nearby_sounds(keyword: str, rng: np.random.Generator) -> str:
+    """A keyword with one or two of its sounds exchanged, left out or doubled by another, as espeak-ng's input:
+    "[[h'avi]]" for "happy"."""
+    run = ["espeak-ng", "-q", "-x", "--sep=_", "-v", "en-us", keyword]
+    said = subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip().replace(" ", "_")
+    sounds = said.split("_")
+    for _ in range(int(rng.integers(1, 3))):
+        at = int(rng.integers(len(sounds)))
+        stress = "".join(c for c in sounds[at] if c in "',")
+        letter = sounds[at].strip("',")
+        kinds = VOWELS if letter[:1] in "aAeEiIoOuUVQ03@" else CONSONANTS
+        kind = rng.random()
+        first = "i" if letter[:1] == "I" else letter[:1]  # the end of "happy" is either
+        others = [sound for sound in kinds if sound != letter and not (first == "i" == sound[0])]
+        other = str(rng.choice(others))
+        if kind < 0.75:
+            sounds[at] = stress + other
+        elif kind < 0.9 and len(sounds) > 3:
+            sounds[at] = stress
+        else:
+            sounds[at] += other
+    return f"[[{''.join(sounds)}]]" if sounds != said.split("_") else nearby_sounds(keyword, rng)
+
+
 def clips(keyword: str, n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
-    """n WAV files of the keyword, each by a random voice; made once, then found again. Raises DataError."""
+    """n WAV files of the keyword, each by a random voice. Raises DataError."""
     place = folder / f"{keyword.replace(' ', '_')}-{VERSION}"
-    place.mkdir(parents=True, exist_ok=True)
+    return spoken(place, n, f"synthesising {keyword}", lambda path, i: speak(path, keyword, generator(i, 1)))
+
+
+def near_misses(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
+    """n WAV files of single words that sound like a keyword: of the dictionary, and others. Raises DataError."""
+    name = hashlib.sha256(json.dumps([VERSION, keywords, "near"]).encode()).hexdigest()[:16]
+    found: list[list[str]] = []
+
+    def say(path: Path, i: int) -> None:
+        rng = generator(i, 2)
+        if rng.random() < 0.5:
+            espeak(path, nearby_sounds(str(rng.choice(keywords)), rng), rng)
+            return
+        near = found[0][: int(rng.choice([100, 400, ALIKE]))]
+        speak(path, str(rng.choice(near)), rng)
+
+    def alike() -> None:
+        words, alike, common = vocabulary(keywords)
+        found.append([word for pair in zip(alike, common * (1 + ALIKE // len(common)), strict=False) for word in pair])
+
+    return spoken(folder / name, n, "synthesising near-misses", say, alike)
+
+
+def generator(i: int, what: int) -> np.random.Generator:
+    return np.random.default_rng([VERSION, i, what])
+
+
+def spoken(
+    place: Path, n: int, what: str, say: Callable[[Path, int], None], before: Callable[[], object] = lambda: None
+) -> list[Path]:
+    """n WAV files in a folder, each by a call of `say`; made once, then found again. Raises DataError."""
     paths = [place / f"{i:05d}.wav" for i in range(n)]
     missing = [i for i, path in enumerate(paths) if not path.exists()]
+    if not missing:
+        return paths
+    place.mkdir(parents=True, exist_ok=True)
 
     def make(i: int) -> None:
         partial = paths[i].with_suffix(".partial.wav")
-        speak(partial, keyword, np.random.default_rng([VERSION, i, 1]))
+        say(partial, i)
         partial.replace(paths[i])
 
     try:
+        before()
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(tqdm(pool.map(make, missing), total=len(missing), desc=f"synthesising {keyword}", unit="clip"))
+            list(tqdm(pool.map(make, missing), total=len(missing), desc=what, unit="clip"))
     except (OSError, ImportError, subprocess.CalledProcessError) as error:
         raise DataError(f"cannot synthesise speech ({error}); {MISSING}") from None
     return paths
@@ -170,26 +238,11 @@ def clips(keyword: str, n: int, folder: Path = Path("runs/synthetic")) -> list[P
 
 def utterances(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
     """n WAV files of speech without the keywords; made once, then found again. Raises DataError."""
-    if n == 0:
-        return []
     name = hashlib.sha256(json.dumps([VERSION, keywords]).encode()).hexdigest()[:16]
-    place = folder / name
-    paths = [place / f"{i:05d}.wav" for i in range(n)]
-    missing = [i for i, path in enumerate(paths) if not path.exists()]
-    if not missing:
-        return paths
-    place.mkdir(parents=True, exist_ok=True)
-    try:
-        words = vocabulary(keywords)
+    words: list[tuple[list[str], list[str], list[str]]] = []
 
-        def make(i: int) -> None:
-            rng = np.random.default_rng([VERSION, i])
-            partial = paths[i].with_suffix(".partial.wav")
-            speak(partial, sentence(*words, rng), rng)
-            partial.replace(paths[i])
+    def say(path: Path, i: int) -> None:
+        rng = np.random.default_rng([VERSION, i])
+        speak(path, sentence(*words[0], rng), rng)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(tqdm(pool.map(make, missing), total=len(missing), desc="synthesising speech", unit="utterance"))
-    except (OSError, ImportError, subprocess.CalledProcessError) as error:
-        raise DataError(f"cannot synthesise speech ({error}); {MISSING}") from None
-    return paths
+    return spoken(folder / name, n, "synthesising speech", say, lambda: words.append(vocabulary(keywords)))

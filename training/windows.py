@@ -26,8 +26,9 @@ from training.augment import decibels
 from training.features import FRAME_STEP, N_MELS, SAMPLE_RATE, TAIL, LogMel
 from training.recipe import Data, Recipe, Schedule
 
-VERSION = 11  # raise it when windows come out differently: what is kept of older ones is then left alone
+VERSION = 12  # raise it when windows come out differently: what is kept of older ones is then left alone
 HUMS = 64  # pieces of stationary noise, ten seconds each
+SHORTEST, LONGEST = SAMPLE_RATE // 3, 2 * SAMPLE_RATE  # of recordings of a word or two
 Item = TypeVar("Item")
 NEGATIVE, POSITIVE, IGNORED = 0, 1, 2  # what a hop is to a keyword
 
@@ -44,6 +45,8 @@ class Sources:
     rooms: list[np.ndarray]
     synthetic: list[np.ndarray]  # synthesised near-misses
     voices: list[list[np.ndarray]]  # for each keyword its synthesised clips
+    near: list[np.ndarray]  # synthesised words that sound like a keyword
+    short: list[np.ndarray]  # recordings from packages that hold a word or two
     hums: list[np.ndarray]  # stationary noise of unit level, float32
     how: Data
 
@@ -59,6 +62,7 @@ class Clips:
     noise: list[data.Clip]
     loud: list[corpora.Recording]
     synthetic: list[data.Clip]
+    near: list[data.Clip]
     voices: list[list[data.Clip]]  # of each keyword
 
 
@@ -82,6 +86,7 @@ def find(base: Path, recipe: Recipe) -> Clips:
         noise,
         corpora.recordings("noise", "training", None, recipe.data.packages) if recipe.data.bursts else [],
         [data.Clip(path, "", "training") for path in synthesize.utterances(spoken, recipe.data.synthetic)],
+        [data.Clip(path, "", "training") for path in synthesize.near_misses(spoken, recipe.data.near)],
         [[data.Clip(path, word, "training") for path in synthesize.clips(word, recipe.data.voices)] for word in spoken],
     )
 
@@ -90,15 +95,18 @@ def read(clips: Clips, how: Data) -> Sources:
     rng = np.random.default_rng(0)
     some: list[Sequence[data.Readable]] = [clips.speech]
     some += [[one for one in clips.packages if one.kind == kind] for kind in corpora.SPEECH]
+    talk = [data.read_all(kind, "speech") for kind in some if kind]
     return Sources(
         [data.read_all(k, "keyword clips") for k in clips.keywords],
         data.read_all(clips.words, "other words"),
-        [np.concatenate(data.read_all(kind, "speech")) for kind in some if kind],
+        [np.concatenate(kind) for kind in talk],
         data.read_all(clips.noise, "noise"),
         data.read_all(clips.loud, "loud noise"),
         augment.room_responses(how.rooms, seed=0),
         data.read_all(clips.synthetic, "synthesised speech"),
         [data.read_all(k, "synthesised clips") for k in clips.voices],
+        data.read_all(clips.near, "near-misses"),
+        [audio for kind in talk for audio in kind if SHORTEST < len(audio) < LONGEST],
         [augment.coloured_noise(10 * SAMPLE_RATE, rng.uniform(-1, 7), rng) for _ in range(HUMS)],
         how,
     )
@@ -115,7 +123,7 @@ class Windows:
         self.clips = clips
         how = recipe.data
         made = [how.keywords, how.rooms, how.speeds, how.levels, how.splices, how.pauses]
-        made += [how.bursts, how.worn, how.muted, how.voiced]
+        made += [how.bursts, how.worn, how.muted, how.voiced, how.decoys]
         kind = [VERSION, self.hops, self.size.hop_samples, *made]
         names = [c.name for cs in (*clips.keywords, *list(vars(clips).values())[1:-1], *clips.voices) for c in cs]
         name = hashlib.sha256(json.dumps([kind, names]).encode()).hexdigest()[:16]
@@ -231,18 +239,9 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
     keyword, start, end = None, 0, 0
     if rng.random() < 0.5:
         keyword = int(rng.integers(len(sources.keywords)))
-        voiced = sources.voices[keyword] and rng.random() < sources.how.voiced
-        clip = data.to_float(pick((sources.voices if voiced else sources.keywords)[keyword], rng))
-        if not voiced and rng.random() < sources.how.splices:
-            other = data.to_float(pick(sources.keywords[keyword], rng))
-            clip = splice.two_in_one(clip, other, rng.uniform(0.3, 0.7))
-        word, start, end = keyword_clip(clip, sources.how.speeds, rng, n)
-        at = int(rng.integers(0, max(1, min(n - len(word), n - end - int(0.32 * SAMPLE_RATE)))))
-        before = filler(sources, at, rng)
-        if rng.random() < sources.how.pauses:
-            silence_end(before, int(rng.uniform(0.15, 0.8) * SAMPLE_RATE))
-        after = filler(sources, n - at - len(word), rng)
-        speech, start, end = np.concatenate([before, word, after]), start + at, end + at
+        speech, start, end = said_once(keyword_of(sources, keyword, rng), sources, n, rng)
+    elif rng.random() < sources.how.decoys:
+        speech, _, _ = said_once(decoy(sources, rng), sources, n, rng)
     else:
         speech = filler(sources, n, rng)
     if rng.random() < 0.6 and sources.rooms:
@@ -258,6 +257,43 @@ def compose(sources: Sources, n: int, rng: np.random.Generator) -> tuple[np.ndar
         audio[: max(0, muted)] = 0
     audio = np.round(np.clip(audio, -1, 1) * 32767) / 32768  # loud audio clips, quiet audio has few bits
     return audio.astype(np.float32), keyword, start, end
+
+
+def said_once(
+    clip: np.ndarray, sources: Sources, n: int, rng: np.random.Generator
+) -> tuple[np.ndarray, int, int]:
+    """A word among other speech, most often after a pause: n samples, and where it starts and ends in them."""
+    word, start, end = keyword_clip(clip, sources.how.speeds, rng, n)
+    at = int(rng.integers(0, max(1, min(n - len(word), n - end - int(0.32 * SAMPLE_RATE)))))
+    before = filler(sources, at, rng)
+    if rng.random() < sources.how.pauses:
+        silence_end(before, int(rng.uniform(0.15, 0.8) * SAMPLE_RATE))
+    return np.concatenate([before, word, filler(sources, n - at - len(word), rng)]), start + at, end + at
+
+
+def keyword_of(sources: Sources, keyword: int, rng: np.random.Generator) -> np.ndarray:
+    """A clip of a keyword: a person's, two persons' or a synthesised one."""
+    if sources.voices[keyword] and rng.random() < sources.how.voiced:
+        return data.to_float(pick(sources.voices[keyword], rng))
+    clip = data.to_float(pick(sources.keywords[keyword], rng))
+    if rng.random() < sources.how.splices:
+        other = data.to_float(pick(sources.keywords[keyword], rng))
+        clip = splice.two_in_one(clip, other, rng.uniform(0.3, 0.7))
+    return clip
+
+
+def decoy(sources: Sources, rng: np.random.Generator) -> np.ndarray:
+    """Another word, which will be said just as a keyword is: what tells them apart is then the word alone."""
+    kind = rng.random()
+    if kind < 0.35 and sources.near:
+        return data.to_float(pick(sources.near, rng))
+    if kind < 0.55 and sources.short:
+        return data.to_float(pick(sources.short, rng))
+    if kind < 0.7:
+        return nearly(sources, rng)
+    if kind < 0.8:
+        return augment.cut_short(data.to_float(pick(pick(sources.keywords, rng), rng)), rng)
+    return data.to_float(pick(sources.words, rng))
 
 
 def pick(items: list[Item], rng: np.random.Generator) -> Item:
