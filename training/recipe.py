@@ -6,8 +6,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from training.corpora import known_packages
-from training.crnn import Size
+from training.data.corpora import known_packages
+from training.model.crnn import Size
 
 
 class RecipeError(Exception):
@@ -55,8 +55,6 @@ class Schedule:
     weight_decay: float = 1e-2
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     averaging: float = 0.996  # of the weights (EMA), per step; the average is what is validated and kept
-    spelling: float = 0.0  # weight of the phonemes' loss: see phonemes.py
-    utterances: int = 48  # spelt in each step
     fresh: float = 0.3  # share of windows that start from a zero state instead of the stream's own
     dropout: float = 0.2
 

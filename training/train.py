@@ -29,13 +29,18 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from tqdm import tqdm
 
-from training import checkpoint, data, phonemes, processes, prune, validation, windows
+from training import processes, validation
 from training import recipe as recipes
-from training.crnn import CRNN, Size, State, folded, log_odds, n_parameters, networks, new_model
-from training.distill import Taught, attention_loss, distillation_loss, teach
-from training.losses import streaming_loss
-from training.quantized import QuantizedCRNN
+from training.data import recordings as data
+from training.methods import prune
+from training.methods.distill import Taught, attention_loss, distillation_loss, teach
+from training.methods.losses import streaming_loss
+from training.model import checkpoint
+from training.model.crnn import CRNN, Size, State, log_odds, n_parameters
+from training.model.ensemble import folded, networks, new_model
+from training.model.quantized import QuantizedCRNN
 from training.recipe import Distill, Prune, Recipe
+from training.windows import windows
 
 FINE_TUNING = 0.1  # of the learning rate, in the quantization-aware stage
 REFRACTORY_HOPS = 12  # 0.96 s: nobody says a keyword twice in a second
@@ -82,11 +87,8 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval()  # stays on the CPU
         self.model.to(processes.device())
         self.classify = processes.together(self.model)
-        self.speller = phonemes.Speller(size.hidden)
         self.optimizer = torch.optim.AdamW(
-            [*self.model.parameters(), *(self.speller.parameters() if train.spelling else ())],
-            lr=train.learning_rate,
-            weight_decay=train.weight_decay,
+            self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
         )
 
     def shrink(self) -> None:
@@ -116,7 +118,7 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         return self.recipe.train.windows // self.recipe.train.batch
 
-    def run_epoch(self, dataset: windows.Windows, taught: Taught | None, utterances=None) -> float:
+    def run_epoch(self, dataset: windows.Windows, taught: Taught | None) -> float:
         """One epoch; returns its mean loss. taught: see `distill.teach`."""
         train, distill, steps = self.recipe.train, self.recipe.distill, self.steps_per_epoch()
         seed = train.seed * 100_003 + self.epoch  # whatever is random goes on as if never interrupted
@@ -127,7 +129,6 @@ class Trainer:
         if self.model.size != self.recipe.size and self.epoch >= self.recipe.wide_epochs:
             self.shrink()
         self.model.train()
-        letters = 0.0
         state, total = self.model.zero_state(train.batch // processes.count()), 0.0
         echoes = torch.zeros(train.batch, self.model.size.keywords, dtype=torch.int64)[mine]
         members = self.model.size.members
@@ -156,12 +157,6 @@ class Trainer:
                 loss = loss + distill.weight * distillation_loss(odds, said, distill.temperature)
                 if distill.attention:
                     loss = loss + distill.attention * attention_loss(output.energies, looked, self.model.size.window)
-            if utterances is not None:
-                spoken, spelling = utterances.batch(train.utterances, rng)
-                said = phonemes.spell(self.model, spoken)
-                lost = phonemes.spelling_loss(self.speller(said), repeated(spelling))
-                loss = loss + train.spelling * lost
-                letters += lost.item()
             heard = odds.detach().unflatten(0, (members, -1)).mean(0)
             loudest = heard.masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
             self.alarm[indices] = processes.gather(loudest).cpu()
@@ -182,8 +177,6 @@ class Trainer:
                     buffer.copy_(now)
             total += loss.item()
             bar.set_postfix(loss=f"{total / (step + 1):.4f}")
-        if utterances is not None:
-            print(f"spelling {letters / steps:.4f}", flush=True)
         return float(processes.mean(torch.tensor(total / steps, device=device)))
 
     def log(self, row: dict, figures: validation.Figures) -> None:
@@ -308,7 +301,6 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
     with processes.one_at_first():
         dataset = windows.Windows(base, recipe, workers)
         taught = teach(teachers, dataset) if teachers else None
-        utterances = phonemes.Utterances(base, recipe, workers) if recipe.train.spelling else None
     clips, spoken = dataset.clips, sum(dataset.clips.keywords, [])
     speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})
     processes.say(
@@ -319,7 +311,7 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
     )
     while trainer.epoch < recipe.train.epochs:
         began = time.monotonic()
-        loss = trainer.run_epoch(dataset, taught, utterances)
+        loss = trainer.run_epoch(dataset, taught)
         if not held_out:  # of several processes one validates and writes
             trainer.epoch += 1
             continue
