@@ -24,7 +24,7 @@ from training.data.recordings import DataError
 
 VERSION = 5
 WORDS = Path("/usr/share/dict/american-english")
-MISSING = "apt-get install espeak-ng flite wamerican; pip install ttspico; or set data.synthetic = 0 in the recipe"
+MISSING = "apt-get install espeak-ng flite wamerican; pip install ttspico; or set data.synthetic = data.voices = 0"
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
 ESPEAK_VARIANTS = tuple(f"+{sex}{n}" for sex, most in (("m", 8), ("f", 5)) for n in range(1, most + 1))
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
@@ -38,6 +38,8 @@ back after use two how our work first well way even new want because any these g
 light off kitchen set open play stop what's weather today tomorrow hot cold small large half cup happen maybe hey
 copy
 """.split()  # noqa: SIM905
+
+Text = Callable[[np.random.Generator], str]
 
 ALIKE = 1500  # how many of the most similar words count as near-misses
 OFTEN = 12  # … and of the common words, as these are what a kitchen hears: "coffee" for "happy"
@@ -129,114 +131,57 @@ def speak(path: Path, text: str, rng: np.random.Generator) -> None:
         pico_speaks(path, text, rng)
         return
     if kind < 0.65:
-        espeak(path, text, rng)
-        return
-    how = [
-        f"duration_stretch={rng.uniform(0.75, 1.25):.2f}",
-        f"int_f0_target_mean={rng.uniform(80, 230):.0f}",
-        f"int_f0_target_stddev={rng.uniform(8, 40):.0f}",
-    ]
-    options = [part for setting in how for part in ("--setf", setting)]
-    command = ["flite", "-voice", str(rng.choice(FLITE_VOICES)), *options, "-t", text, "-o", str(path)]
+        voice = str(rng.choice(ESPEAK_VOICES)) + str(rng.choice(ESPEAK_VARIANTS))
+        how = ["-v", voice, "-s", str(rng.integers(120, 220)), "-p", str(rng.integers(20, 80))]
+        command = ["espeak-ng", *how, "-w", str(path), text]
+    else:
+        how = [
+            f"duration_stretch={rng.uniform(0.75, 1.25):.2f}",
+            f"int_f0_target_mean={rng.uniform(80, 230):.0f}",
+            f"int_f0_target_stddev={rng.uniform(8, 40):.0f}",
+        ]
+        options = [part for setting in how for part in ("--setf", setting)]
+        command = ["flite", "-voice", str(rng.choice(FLITE_VOICES)), *options, "-t", text, "-o", str(path)]
     subprocess.run(command, check=True, capture_output=True)
 
 
-def espeak(path: Path, text: str, rng: np.random.Generator) -> None:
-    voice = str(rng.choice(ESPEAK_VOICES)) + str(rng.choice(ESPEAK_VARIANTS))
-    how = ["-v", voice, "-s", str(rng.integers(120, 220)), "-p", str(rng.integers(20, 80))]
-    subprocess.run(["espeak-ng", *how, "-w", str(path), text], check=True, capture_output=True)
-
-
-# Sounds of English in espeak-ng's letters, for near-misses that are no word.
-VOWELS = "a aI aU E eI i: 0 oU O: OI u: U V 3: @ A:".split()  # noqa: SIM905
-CONSONANTS = "p b t d k g f v T D s z S Z tS dZ h m n N l r w j".split()  # noqa: SIM905
-
-
-def nearby_sounds(keyword: str, rng: np.random.Generator) -> str:
-    """A keyword with one or two of its sounds exchanged, left out or doubled by another, as espeak-ng's input:
-    "[[h'avi]]" for "happy"."""
-    run = ["espeak-ng", "-q", "-x", "--sep=_", "-v", "en-us", keyword]
-    said = subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip().replace(" ", "_")
-    sounds = said.split("_")
-    for _ in range(int(rng.integers(1, 3))):
-        at = int(rng.integers(len(sounds)))
-        stress = "".join(c for c in sounds[at] if c in "',")
-        letter = sounds[at].strip("',")
-        kinds = VOWELS if letter[:1] in "aAeEiIoOuUVQ03@" else CONSONANTS
-        kind = rng.random()
-        first = "i" if letter[:1] == "I" else letter[:1]  # the end of "happy" is either
-        others = [sound for sound in kinds if sound != letter and not (first == "i" == sound[0])]
-        other = str(rng.choice(others))
-        if kind < 0.75:
-            sounds[at] = stress + other
-        elif kind < 0.9 and len(sounds) > 3:
-            sounds[at] = stress
-        else:
-            sounds[at] += other
-    return f"[[{''.join(sounds)}]]" if sounds != said.split("_") else nearby_sounds(keyword, rng)
-
-
 def clips(keyword: str, n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
-    """n WAV files of the keyword, each by a random voice. Raises DataError."""
+    """n WAV files of the keyword, each by a random voice; made once, then found again. Raises DataError."""
     place = folder / f"{keyword.replace(' ', '_')}-{VERSION}"
-    return spoken(place, n, f"synthesising {keyword}", lambda path, i: speak(path, keyword, generator(i, 1)))
+    return spoken(place, n, keyword, lambda: lambda _: keyword, (1,))
 
 
-def near_misses(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
-    """n WAV files of single words that sound like a keyword: of the dictionary, and others. Raises DataError."""
-    name = hashlib.sha256(json.dumps([VERSION, keywords, "near"]).encode()).hexdigest()[:16]
-    found: list[list[str]] = []
+def utterances(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
+    """n WAV files of speech without the keywords; made once, then found again. Raises DataError."""
+    place = folder / hashlib.sha256(json.dumps([VERSION, keywords]).encode()).hexdigest()[:16]
 
-    def say(path: Path, i: int) -> None:
-        rng = generator(i, 2)
-        if rng.random() < 0.5:
-            espeak(path, nearby_sounds(str(rng.choice(keywords)), rng), rng)
-            return
-        near = found[0][: int(rng.choice([100, 400, ALIKE]))]
-        speak(path, str(rng.choice(near)), rng)
+    def texts() -> Text:
+        words = vocabulary(keywords)
+        return lambda rng: sentence(*words, rng)
 
-    def alike() -> None:
-        words, alike, common = vocabulary(keywords)
-        found.append([word for pair in zip(alike, common * (1 + ALIKE // len(common)), strict=False) for word in pair])
-
-    return spoken(folder / name, n, "synthesising near-misses", say, alike)
-
-
-def generator(i: int, what: int) -> np.random.Generator:
-    return np.random.default_rng([VERSION, i, what])
+    return spoken(place, n, "sentences", texts)
 
 
 def spoken(
-    place: Path, n: int, what: str, say: Callable[[Path, int], None], before: Callable[[], object] = lambda: None
+    place: Path, n: int, what: str, texts: Callable[[], Text], seed: tuple[int, ...] = ()
 ) -> list[Path]:
-    """n WAV files in a folder, each by a call of `say`; made once, then found again. Raises DataError."""
+    """n WAV files in a folder. `texts` is called once if any is missing; it returns what gives each its text."""
     paths = [place / f"{i:05d}.wav" for i in range(n)]
     missing = [i for i, path in enumerate(paths) if not path.exists()]
     if not missing:
         return paths
     place.mkdir(parents=True, exist_ok=True)
-
-    def make(i: int) -> None:
-        partial = paths[i].with_suffix(".partial.wav")
-        say(partial, i)
-        partial.replace(paths[i])
-
     try:
-        before()
+        text = texts()
+
+        def make(i: int) -> None:
+            rng = np.random.default_rng([VERSION, i, *seed])
+            partial = paths[i].with_suffix(".partial.wav")
+            speak(partial, text(rng), rng)
+            partial.replace(paths[i])
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(tqdm(pool.map(make, missing), total=len(missing), desc=what, unit="clip"))
+            list(tqdm(pool.map(make, missing), total=len(missing), desc=f"synthesising {what}", unit="clip"))
     except (OSError, ImportError, subprocess.CalledProcessError) as error:
         raise DataError(f"cannot synthesise speech ({error}); {MISSING}") from None
     return paths
-
-
-def utterances(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
-    """n WAV files of speech without the keywords; made once, then found again. Raises DataError."""
-    name = hashlib.sha256(json.dumps([VERSION, keywords]).encode()).hexdigest()[:16]
-    words: list[tuple[list[str], list[str], list[str]]] = []
-
-    def say(path: Path, i: int) -> None:
-        rng = np.random.default_rng([VERSION, i])
-        speak(path, sentence(*words[0], rng), rng)
-
-    return spoken(folder / name, n, "synthesising speech", say, lambda: words.append(vocabulary(keywords)))
