@@ -33,8 +33,9 @@ class Clips:
 
     def names(self) -> list[str]:
         """All of them, in a fixed order."""
-        others = [*self.words, *self.speech, *self.packages, *self.noise, *self.loud, *self.synthetic]
-        return [clip.name for clip in [*sum(self.keywords, []), *others, *sum(self.voices, [])]]
+        clips: list[data.Clip | corpora.Recording] = [*sum(self.keywords, []), *self.words, *self.speech, *self.packages]
+        clips += [*self.noise, *self.loud, *self.synthetic, *sum(self.voices, [])]
+        return [clip.name for clip in clips]
 
 
 @dataclass(frozen=True)
