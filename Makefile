@@ -1,6 +1,7 @@
 # Earshot. `make export` and `make test` are all a newcomer needs; each sets up .venv by itself.
 
 PY := .venv/bin/python
+PIP_WHEEL := $(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 PIP := $(PY) -m pip install --quiet --require-hashes
 MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
 RECIPE ?= base
@@ -19,12 +20,13 @@ IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-suppor
 TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck qemu-user-static
 
-.PHONY: help export check test pytest test-all soak train table ablation data demo evaluate compare measure bench test-arm64 \
+.PHONY: help export wheel check test pytest test-all soak train table ablation data demo evaluate compare measure bench test-arm64 \
   deploy flash image test-image lock system test-system image-system clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make export                 export every shipped checkpoint into dist/"
+	@echo "make wheel                  the runtime with the default bundles as a Python package: dist/earshot-*.whl"
 	@echo "make test                   lint, type check, test (EARSHOT_DATA=folder adds the tests on real recordings)"
 	@echo "make test-all               the same with 100 000 fuzzed inputs of each kind, minutes-long faults, the soak"
 	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-ensemble)"
@@ -50,6 +52,11 @@ help:
 
 export: .venv/ready
 	$(PY) -m export $$MODELS --out dist
+
+# For others: pip install dist/earshot-*.whl. setuptools, which builds it, is in .venv.
+wheel: export
+	$(PIP_WHEEL)
+	@ls dist/earshot-*.whl
 
 check: .venv/ready
 	$(PY) -m ruff check .
