@@ -7,14 +7,13 @@ and scale, the difference between each keyword's class and "none of them".
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from export.detector import Detector
-from export.step import Affine, Member, Step
+from export.step import Member, Step
 from training.crnn import Size
 
 MAGIC = b"EARSHOT\0"
@@ -31,35 +30,28 @@ class BinaryError(Exception):
     """A model that the format cannot hold; the message is one line."""
 
 
-@dataclass(frozen=True)
-class Precision:
-    """Of the weights, FLOAT32 or INT8."""
+def to_bytes(detector: Detector, kind: int = FLOAT32) -> bytes:
+    """The whole file. kind: FLOAT32 or INT8, of all weights but the convolutions', which are float in both.
 
-    convolution: int
-    matrices: int
-
-
-FLOAT_FORM = Precision(FLOAT32, FLOAT32)
-INT8_FORM = Precision(FLOAT32, INT8)
-
-
-def to_bytes(detector: Detector, precision: Precision = FLOAT_FORM) -> bytes:
-    """The whole file. Raises BinaryError."""
+    Raises BinaryError.
+    """
     step = Step(detector.model)
     names = b"".join(name.encode() + b"\0" for name in detector.keywords)
     parts = [np.array(detector.thresholds, "<f4").tobytes(), names]
     for member in step.members:
         assert isinstance(member, Member)
-        for weight, bias, kind in matrices(member, step.size, precision):
+        for weight, bias in convolutions(member, step.size):
+            parts += float_matrix(weight, bias)
+        for weight, bias in products(member):
             parts += int8_matrix(weight, bias) if kind == INT8 else float_matrix(weight, bias)
     body = b"".join(part + bytes(-len(part) % ALIGNED) for part in parts)
-    sizes = header(detector, precision, len(names))
+    sizes = header(detector, kind, len(names))
     checked = sizes + body
     start = MAGIC + struct.pack("<II", VERSION, len(MAGIC) + 12 + len(checked))
     return start + struct.pack("<I", zlib.crc32(checked)) + checked
 
 
-def header(detector: Detector, precision: Precision, names: int) -> bytes:
+def header(detector: Detector, kind: int, names: int) -> bytes:
     """What of the header the checksum covers."""
     size = detector.model.size
     (mels, frames), (stride_mels, stride_frames), (mix, steps) = size.kernel, size.stride, size.mix
@@ -79,28 +71,29 @@ def header(detector: Detector, precision: Precision, names: int) -> bytes:
         size.window,
         size.averaged,
         size.members,
-        precision.convolution,
-        precision.matrices,
+        kind,
         names,
+        0,
         0,
         0,
     )
 
 
-def matrices(member: Member, size: Size, precision: Precision) -> Iterator[tuple[Array, Array, int]]:
-    """Weight (inputs, outputs), bias (outputs,) and type of every product, in the order of the step."""
-    conv, convolution = member.conv, precision.convolution
-    yield columns(conv.weight), conv.bias.numpy(), convolution
-    if size.mix[0]:
-        for weight, bias in zip(
-            conv.mix_weight.split(size.mix[0]), conv.mix_bias.split(size.mix[0]), strict=True
-        ):
-            yield columns(weight), bias.numpy(), convolution
-    affine = [part for cell in member.cells for part in (cell.of_input, cell.of_hidden)]
-    for part in (*affine, member.attend, member.energy):
-        assert isinstance(part, Affine)
-        yield part.weight.numpy(), part.bias.numpy(), precision.matrices
-    yield member.votes.weight[:, 1:].numpy(), member.votes.bias[1:].numpy(), precision.matrices
+def convolutions(member: Member, size: Size) -> Iterator[tuple[Array, Array]]:
+    """Weight (inputs, outputs) and bias (outputs,): of the first, and of each channel of the second if there is one."""
+    conv, mix = member.conv, size.mix[0]
+    yield columns(conv.weight), conv.bias.numpy()
+    if mix:
+        for weight, bias in zip(conv.mix_weight.split(mix), conv.mix_bias.split(mix), strict=True):
+            yield columns(weight), bias.numpy()
+
+
+def products(member: Member) -> Iterator[tuple[Array, Array]]:
+    """Weight (inputs, outputs) and bias (outputs,) of all others, in the order of the step."""
+    cells = [part for cell in member.cells for part in (cell.of_input, cell.of_hidden)]
+    for part in (*cells, member.attend, member.energy):
+        yield part.weight.numpy(), part.bias.numpy()
+    yield member.votes.weight[:, 1:].numpy(), member.votes.bias[1:].numpy()  # the first is a constant 1
 
 
 def columns(kernels: torch.Tensor) -> Array:
@@ -119,7 +112,8 @@ def int8_matrix(weight: Array, bias: Array) -> list[bytes]:
     """Rounded weights, outputs × inputs with inputs of zero up to a multiple of GROUP; a scale for each output; bias."""
     if len(weight) > MOST_INPUTS:
         raise BinaryError(f"{len(weight)} inputs of a product are more than the {MOST_INPUTS} that int8 sums can hold")
-    scale = np.maximum(np.abs(weight).max(axis=0) / 127, np.float32(1e-30))
-    rounded = np.clip(np.round(weight / scale), -127, 127).astype(np.int8).T
+    largest = np.maximum(np.abs(weight).max(axis=0), 1e-8).astype(np.float64)
+    scale = (2 * largest / 255).astype(np.float32)  # as training.quantized rounds
+    rounded = np.clip(np.round(weight / scale), -128, 127).astype(np.int8).T
     rows = np.pad(rounded, ((0, 0), (0, -len(weight) % GROUP)))
     return [rows.tobytes(), scale.astype("<f4").tobytes(), bias.astype("<f4").tobytes()]

@@ -101,9 +101,9 @@ typedef struct {
   uint32_t channels, kernel_mels, kernel_frames, stride_mels, stride_frames; /* of the convolution */
   uint32_t mix, steps; /* columns of each channel from so many steps of the convolution; mix 0: no second one */
   uint32_t hidden, layers, window, averaged, members;
-  uint32_t convolution_type, matrix_type;
+  uint32_t type;  /* of all matrices but the convolutions', which are float: int8 there costs more than it saves */
   uint32_t names; /* bytes of the keywords' names, each with a zero at its end */
-  uint32_t reserved[2];
+  uint32_t reserved[3];
 } Sizes;
 
 struct earshot {
@@ -148,15 +148,15 @@ static void add_matrix(Total *total, uint32_t type, uint32_t inputs, uint32_t ou
 static Total total_of(const Sizes *s) {
   Total total = {0, 0};
   const uint32_t positions = bands_of(s) * s->steps;
-  add_matrix(&total, s->convolution_type, s->kernel_mels * s->kernel_frames, s->channels, positions);
-  for (uint32_t c = 0; s->mix && c < s->channels; c++) add_matrix(&total, s->convolution_type, positions, s->mix, 1);
+  add_matrix(&total, FLOAT32, s->kernel_mels * s->kernel_frames, s->channels, positions);
+  for (uint32_t c = 0; s->mix && c < s->channels; c++) add_matrix(&total, FLOAT32, positions, s->mix, 1);
   for (uint32_t l = 0; l < s->layers; l++) {
-    add_matrix(&total, s->matrix_type, l ? s->hidden : columns_of(s), 3 * s->hidden, 1);
-    add_matrix(&total, s->matrix_type, s->hidden, 3 * s->hidden, 1);
+    add_matrix(&total, s->type, l ? s->hidden : columns_of(s), 3 * s->hidden, 1);
+    add_matrix(&total, s->type, s->hidden, 3 * s->hidden, 1);
   }
-  add_matrix(&total, s->matrix_type, s->hidden, s->hidden, 1);
-  add_matrix(&total, s->matrix_type, s->hidden, 1, 1);
-  add_matrix(&total, s->matrix_type, s->hidden, s->keywords, 1);
+  add_matrix(&total, s->type, s->hidden, s->hidden, 1);
+  add_matrix(&total, s->type, s->hidden, 1, 1);
+  add_matrix(&total, s->type, s->hidden, s->keywords, 1);
   total.work += (uint64_t)s->window * s->averaged * (1 + s->keywords);
   total.work *= s->members;
   total.bytes *= s->members;
@@ -169,16 +169,13 @@ static int in_range(const Sizes *s) {
       {s->keywords, 1, 32}, {s->refractory_hops, 1, 1000000}, {s->channels, 1, 256},
       {s->kernel_mels, 1, N_MELS}, {s->kernel_frames, 1, 256}, {s->stride_mels, 1, N_MELS}, {s->stride_frames, 1, 100},
       {s->mix, 0, 64}, {s->steps, 1, s->mix ? 100 : 1}, {s->hidden, 1, 1023}, {s->layers, 1, 8},
-      {s->window, 1, 16384}, {s->averaged, 1, 16384}, {s->members, 1, 32}, {s->convolution_type, FLOAT32, INT8},
-      {s->matrix_type, FLOAT32, INT8}, {s->names, 2, 32 * 401}, {s->reserved[0], 0, 0}, {s->reserved[1], 0, 0},
+      {s->window, 1, 16384}, {s->averaged, 1, 16384}, {s->members, 1, 32}, {s->type, FLOAT32, INT8},
+      {s->names, 2, 32 * 401}, {s->reserved[0], 0, 0}, {s->reserved[1], 0, 0}, {s->reserved[2], 0, 0},
   };
   for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
     if (limits[i].value < limits[i].least || limits[i].value > limits[i].most) return 0;
   if (hop_frames_of(s) > 100) return 0;
-  /* int8 sums of so many inputs stay below 2^31: 1023 x 16383 x 128 */
-  if (s->convolution_type == INT8 && (s->kernel_mels * s->kernel_frames > 1023 || (s->mix && bands_of(s) * s->steps > 1023)))
-    return 0;
-  return s->matrix_type == FLOAT32 || columns_of(s) <= 1023;
+  return s->type == FLOAT32 || columns_of(s) <= 1023; /* 1023 x 16383 x 128 < 2^31: int8 sums do not overflow */
 }
 
 /* CRC-32 as in zip, PNG and Ethernet, four bits at a time. */
@@ -214,16 +211,15 @@ static const unsigned char *checked(const unsigned char *at, uint32_t type, uint
 
 static int tensors_finite(const Sizes *s, const unsigned char *at) {
   for (uint32_t m = 0; m < s->members; m++) {
-    at = checked(at, s->convolution_type, s->kernel_mels * s->kernel_frames, s->channels);
-    for (uint32_t c = 0; s->mix && c < s->channels; c++)
-      at = checked(at, s->convolution_type, bands_of(s) * s->steps, s->mix);
+    at = checked(at, FLOAT32, s->kernel_mels * s->kernel_frames, s->channels);
+    for (uint32_t c = 0; s->mix && c < s->channels; c++) at = checked(at, FLOAT32, bands_of(s) * s->steps, s->mix);
     for (uint32_t l = 0; l < s->layers; l++) {
-      at = checked(at, s->matrix_type, l ? s->hidden : columns_of(s), 3 * s->hidden);
-      at = checked(at, s->matrix_type, s->hidden, 3 * s->hidden);
+      at = checked(at, s->type, l ? s->hidden : columns_of(s), 3 * s->hidden);
+      at = checked(at, s->type, s->hidden, 3 * s->hidden);
     }
-    at = checked(at, s->matrix_type, s->hidden, s->hidden);
-    at = checked(at, s->matrix_type, s->hidden, 1);
-    at = checked(at, s->matrix_type, s->hidden, s->keywords);
+    at = checked(at, s->type, s->hidden, s->hidden);
+    at = checked(at, s->type, s->hidden, 1);
+    at = checked(at, s->type, s->hidden, s->keywords);
   }
   return at != NULL;
 }
@@ -585,14 +581,14 @@ static const unsigned char *convolve(earshot *e, const unsigned char *at, const 
     const float *from = e->frames + (position / bands * stride + skipped) * N_MELS + position % bands * (int)s->stride_mels;
     for (int t = 0; t < (int)s->kernel_frames; t++)
       memcpy(w->patch + t * width, from + t * N_MELS, (size_t)width * sizeof *from);
-    after = multiply(at, s->convolution_type, s->kernel_mels * s->kernel_frames, s->channels, w->patch, w->rounded, w->said);
+    after = multiply(at, FLOAT32, s->kernel_mels * s->kernel_frames, s->channels, w->patch, NULL, w->said);
     for (int c = 0; c < (int)s->channels; c++)
       heard[c * positions + position] = s->mix && !(w->said[c] > 0) ? 0 : w->said[c];
   }
   if (!s->mix) return after;
   for (int c = 0; c < (int)s->channels; c++) {
     float *columns = w->columns + c * (int)s->mix;
-    after = multiply(after, s->convolution_type, (uint32_t)positions, s->mix, heard + c * positions, w->rounded, columns);
+    after = multiply(after, FLOAT32, (uint32_t)positions, s->mix, heard + c * positions, NULL, columns);
   }
   for (int i = 0; i < e->columns; i++) w->columns[i] = w->columns[i] > 0 ? w->columns[i] : 0;
   return after;
@@ -603,8 +599,8 @@ static const unsigned char *recur(const Sizes *s, const unsigned char *at, uint3
                                   float *restrict hidden, const Work *w) {
   const int units = (int)s->hidden;
   float *restrict a = w->a, *restrict b = w->b;
-  at = multiply(at, s->matrix_type, inputs, 3 * s->hidden, x, w->rounded, a);
-  at = multiply(at, s->matrix_type, s->hidden, 3 * s->hidden, hidden, w->rounded, b);
+  at = multiply(at, s->type, inputs, 3 * s->hidden, x, w->rounded, a);
+  at = multiply(at, s->type, s->hidden, 3 * s->hidden, hidden, w->rounded, b);
   for (int i = 0; i < 2 * units; i++) a[i] = sigmoid(a[i] + b[i]);
   for (int i = 0; i < units; i++) {
     const float candidate = tangent(a[2 * units + i] + a[i] * b[2 * units + i]);
@@ -615,11 +611,11 @@ static const unsigned char *recur(const Sizes *s, const unsigned char *at, uint3
 
 /* What one member says of the hop: the attention's weight, and weight x log-odds of each keyword. */
 static const unsigned char *vote(const Sizes *s, const unsigned char *at, const float *hidden, float *said, const Work *w) {
-  at = multiply(at, s->matrix_type, s->hidden, s->hidden, hidden, w->rounded, w->a);
+  at = multiply(at, s->type, s->hidden, s->hidden, hidden, w->rounded, w->a);
   for (int i = 0; i < (int)s->hidden; i++) w->a[i] = tangent(w->a[i]);
-  at = multiply(at, s->matrix_type, s->hidden, 1, w->a, w->rounded, w->b);
+  at = multiply(at, s->type, s->hidden, 1, w->a, w->rounded, w->b);
   const float weight = exponential(w->b[0]);
-  at = multiply(at, s->matrix_type, s->hidden, s->keywords, hidden, w->rounded, w->a);
+  at = multiply(at, s->type, s->hidden, s->keywords, hidden, w->rounded, w->a);
   said[0] = weight;
   for (int k = 0; k < (int)s->keywords; k++) said[1 + k] = weight * w->a[k];
   return at;
