@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.detector import Detector
-from export.step import Member, Step
+from export.step import Cell, Member, Step
 from training.crnn import Size
 
 MAGIC = b"EARSHOT\0"
@@ -90,8 +90,9 @@ def convolutions(member: Member, size: Size) -> Iterator[tuple[Array, Array]]:
 
 def products(member: Member) -> Iterator[tuple[Array, Array]]:
     """Weight (inputs, outputs) and bias (outputs,) of all others, in the order of the step."""
-    cells = [part for cell in member.cells for part in (cell.of_input, cell.of_hidden)]
-    for part in (*cells, member.attend, member.energy):
+    cells = [cell for cell in member.cells if isinstance(cell, Cell)]
+    gates = [part for cell in cells for part in (cell.of_input, cell.of_hidden)]
+    for part in (*gates, member.attend, member.energy):
         yield part.weight.numpy(), part.bias.numpy()
     yield member.votes.weight[:, 1:].numpy(), member.votes.bias[1:].numpy()  # the first is a constant 1
 
@@ -109,7 +110,7 @@ def float_matrix(weight: Array, bias: Array) -> list[bytes]:
 
 
 def int8_matrix(weight: Array, bias: Array) -> list[bytes]:
-    """Rounded weights, outputs × inputs with inputs of zero up to a multiple of GROUP; a scale for each output; bias."""
+    """Rounded weights, outputs × inputs, with inputs of zero up to a multiple of GROUP; the outputs' scales; bias."""
     if len(weight) > MOST_INPUTS:
         raise BinaryError(f"{len(weight)} inputs of a product are more than the {MOST_INPUTS} that int8 sums can hold")
     largest = np.maximum(np.abs(weight).max(axis=0), 1e-8).astype(np.float64)

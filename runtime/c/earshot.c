@@ -419,10 +419,10 @@ static void third_step(const float *restrict in, float *restrict out) {
 
 /* Four times the power of the real transform's bins 1...199, from the complex one's. */
 static void power(const float *restrict spectrum, const float *restrict sine, float *restrict out) {
-  for (int k = 1; k <= HALF / 2; k++) {
+  for (int k = 1; k < HALF / 2; k++) {
     const Complex t = back(turn(sine, k));
     const float *x = spectrum + k * 2 * LANES, *y = spectrum + (HALF - k) * 2 * LANES;
-    float *low = out + k * LANES, *high = out + (HALF - k) * LANES;
+    float *restrict low = out + k * LANES, *restrict high = out + (HALF - k) * LANES;
     for (int lane = 0; lane < LANES; lane++) {
       const Complex a = load(x + lane), b = {y[lane], -y[lane + LANES]};
       const Complex even = plus(a, b), odd = times(t, minus(a, b));
@@ -430,6 +430,11 @@ static void power(const float *restrict spectrum, const float *restrict sine, fl
       low[lane] = sum.re * sum.re + sum.im * sum.im;
       high[lane] = difference.re * difference.re + difference.im * difference.im;
     }
+  }
+  const float *middle = spectrum + HALF / 2 * 2 * LANES;
+  for (int lane = 0; lane < LANES; lane++) {
+    const Complex a = scaled(load(middle + lane), 2);
+    out[HALF / 2 * LANES + lane] = a.re * a.re + a.im * a.im;
   }
 }
 
@@ -512,6 +517,8 @@ static void multiply_float(const float *restrict weight, int inputs, int outputs
   const float *restrict bias = weight + inputs * outputs;
   int o = 0;
   TILE(32)
+  TILE(16)
+  TILE(8)
   TILE(GROUP)
 }
 
@@ -728,9 +735,9 @@ float earshot_threshold(const earshot *e, int index) {
 const char *earshot_message(int status) {
   switch (status) {
     case EARSHOT_OK: return "no error";
-    case EARSHOT_NOT_WEIGHTS: return "no model.bin";
+    case EARSHOT_NOT_WEIGHTS: return "not a model.bin";
     case EARSHOT_VERSION: return "a version of model.bin that this library does not know";
-    case EARSHOT_DAMAGED: return "a model.bin that is truncated or damaged";
+    case EARSHOT_DAMAGED: return "a model.bin that is truncated, damaged or too large";
     case EARSHOT_MEMORY: return "too little memory: see earshot_memory";
     case EARSHOT_ALIGNMENT: return "memory or weights are not aligned to 8 bytes";
     case EARSHOT_NOT_FINITE: return "audio or scores that are no numbers: the stream was reset";
