@@ -25,7 +25,7 @@ def compiled(tmp_path_factory) -> Callable[..., Path]:
         key = source, flags, compiler
         if key not in made:
             path = folder / f"{Path(source).stem}-{len(made)}"
-            command = [compiler, *flags, "-o", str(path), str(HERE / source), "-lm"]
+            command = [compiler, *flags, "-o", str(path), str(HERE / source), *([] if "-c" in flags else ["-lm"])]
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             made[key] = path
