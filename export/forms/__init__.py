@@ -1,1 +1,1 @@
-"""A trained model in the forms that a bundle holds."""
+"""The step as ONNX, as TorchScript and as model.bin for the C engine; imports export.step and export.detector."""

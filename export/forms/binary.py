@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from export.detector import Detector
-from export.step import Cell, Member, Step
-from training.crnn import Size
+from export.step.step import Cell, Member, Step
 
 MAGIC = b"EARSHOT\0"
 VERSION = 1
@@ -40,7 +39,7 @@ def to_bytes(detector: Detector, kind: int = FLOAT32) -> bytes:
     parts = [np.array(detector.thresholds, "<f4").tobytes(), names]
     for member in step.members:
         assert isinstance(member, Member)
-        for weight, bias in convolutions(member, step.size):
+        for weight, bias in convolutions(member, step.size.mix[0]):
             parts += float_matrix(weight, bias)
         for weight, bias in products(member):
             parts += int8_matrix(weight, bias) if kind == INT8 else float_matrix(weight, bias)
@@ -79,9 +78,9 @@ def header(detector: Detector, kind: int, names: int) -> bytes:
     )
 
 
-def convolutions(member: Member, size: Size) -> Iterator[tuple[Array, Array]]:
+def convolutions(member: Member, mix: int) -> Iterator[tuple[Array, Array]]:
     """Weight (inputs, outputs) and bias (outputs,): of the first, and of each channel of the second if there is one."""
-    conv, mix = member.conv, size.mix[0]
+    conv = member.conv
     yield columns(conv.weight), conv.bias.numpy()
     if mix:
         for weight, bias in zip(conv.mix_weight.split(mix), conv.mix_bias.split(mix), strict=True):

@@ -1,1 +1,1 @@
-"""The engine in C99, and what binds it. Imports numpy and the standard library only."""
+"""The engine in C99 and its Python binding; imports numpy and the standard library only."""

@@ -10,7 +10,8 @@ import torch
 
 from export.detector import Detector
 from export.forms.binary import FLOAT32, INT8, to_bytes
-from training.crnn import Size, new_model
+from training.model.crnn import Size
+from training.model.ensemble import new_model
 
 SIZES = {
     "plain": Size(channels=2, kernel=(20, 3), stride=(20, 2), hidden=3, layers=1, window=3),

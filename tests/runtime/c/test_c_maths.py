@@ -5,7 +5,7 @@ import pytest
 from c_files import audio, weights
 
 from runtime.c.library import CEngine
-from training.features import FLOOR, FRAME_STEP, N_FFT, N_MELS, TAIL, mel_filters
+from training.model.features import FLOOR, FRAME_STEP, N_FFT, N_MELS, TAIL, mel_filters
 
 BOUNDS = {"exponential": 1e-7, "logarithm": 1.5e-7, "sigmoid": 1e-7, "tangent": 2e-7}  # in the order of internals.c
 EVERY = 4001  # of so many floats
