@@ -25,7 +25,7 @@ ARROWS = {
     "export.step": {"training.model"},
     "runtime": set(),
     "runtime.audio": set(),
-    "runtime.bundle": {"runtime.errors"},
+    "runtime.bundle": {"runtime.c", "runtime.errors"},
     "runtime.c": set(),
     "runtime.sinks": {"runtime.audio", "runtime.errors", "runtime.journal"},
     "runtime.sinks.dashboard": {

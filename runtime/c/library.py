@@ -48,7 +48,9 @@ class CEngine:
         self._start()
         engine = self._engine
         count = self._library.earshot_keywords(engine)
-        self.keywords: tuple[str, ...] = tuple(self._library.earshot_keyword(engine, i).decode() for i in range(count))
+        self.keywords: tuple[str, ...] = tuple(
+            self._library.earshot_keyword(engine, i).decode(errors="replace") for i in range(count)
+        )
         self.thresholds: tuple[float, ...] = tuple(self._library.earshot_threshold(engine, i) for i in range(count))
         self.hop_samples: int = self._library.earshot_hop_samples(engine)
         self.refractory_hops: int = self._library.earshot_refractory_hops(engine)
