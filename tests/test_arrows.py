@@ -15,7 +15,7 @@ ARROWS = {
     "training.model": {"training.recipe"},
     "training.voices": {"training.data"},
     "training.windows": {"training.data", "training.model", "training.recipe", "training.voices"},
-    "export": {"training.model"},
+    "export": {"runtime.c", "training.model"},  # what reads a model.bin verifies it
     "export.folder": {"export.detector", "export.step"},
     "export.forms": {"export.detector", "export.step"},
     "export.int8": {
