@@ -16,17 +16,18 @@ SYSTEM := portaudio19-dev espeak-ng flite wamerican
 # To build for arm64, to put files into images, and to boot them.
 IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-support patchelf rsync openssh-client \
   fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils
-TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
+TEST_SYSTEM := clang pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck qemu-user-static
 
 .PHONY: help export check test pytest test-all soak train table ablation data demo evaluate compare measure bench test-arm64 \
-  deploy flash image test-image lock system test-system image-system clean
+  fuzz-engine deploy flash image test-image lock system test-system image-system clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make export                 export every shipped checkpoint into dist/"
 	@echo "make test                   lint, type check, test (EARSHOT_DATA=folder adds the tests on real recordings)"
 	@echo "make test-all               the same with 100 000 fuzzed inputs of each kind, minutes-long faults, the soak"
+	@echo "make fuzz-engine            a million inputs as weights of the C engine, under sanitizers"
 	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-ensemble)"
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
 	@echo "make table                  every recipe, its control, three seeds: train what is missing, measure, docs/results.md;"
@@ -64,6 +65,13 @@ pytest: .venv/ready | test-system
 test-all: check export | test-system
 	$(PY) -m pytest -m ''
 	$(PY) -m edge_demo.bench.soak $$BUNDLE
+
+fuzz-engine: .venv/ready | test-system
+	mkdir -p dist/fuzz
+	clang -std=c99 -g -O2 -fsanitize=fuzzer,address,undefined,float-cast-overflow -fno-sanitize-recover=all \
+	  -o dist/fuzz/fuzz tests/runtime/c/fuzz.c
+	$(PY) -m tests.runtime.c.corpus dist/fuzz/corpus
+	cd dist/fuzz && ./fuzz -runs=1000000 -max_len=4096 corpus
 
 soak: export
 	$(PY) -m edge_demo.bench.soak $$BUNDLE $(if $(HOURS),--hours="$$HOURS")

@@ -16,7 +16,7 @@ ARROWS = {
     "training.voices": {"training.data"},
     "training.windows": {"training.data", "training.model", "training.recipe", "training.voices"},
     "export": {"runtime.c", "training.model"},  # what reads a model.bin verifies it
-    "export.folder": {"export.detector", "export.step"},
+    "export.folder": {"export.detector", "export.forms", "export.step"},
     "export.forms": {"export.detector", "export.step"},
     "export.int8": {
         *(f"export.{name}" for name in ("audio", "detector", "forms", "step", "verify")),

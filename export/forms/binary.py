@@ -20,6 +20,8 @@ VERSION = 1
 ALIGNED = 16  # bytes: where each tensor begins
 GROUP = 4  # outputs of a float matrix, inputs of an int8 one: padded to a multiple of it
 FLOAT32, INT8 = 0, 1
+CHECKED = 20  # bytes from here on are covered by the checksum that stands before them
+HEADER = 96  # bytes; thresholds follow
 MOST_INPUTS = 1023  # of an int8 matrix: sums of so many products stay below 2**31
 
 Array = NDArray[np.float32]
@@ -45,9 +47,18 @@ def to_bytes(detector: Detector, kind: int = FLOAT32) -> bytes:
             parts += int8_matrix(weight, bias) if kind == INT8 else float_matrix(weight, bias)
     body = b"".join(part + bytes(-len(part) % ALIGNED) for part in parts)
     sizes = header(detector, kind, len(names))
-    checked = sizes + body
-    start = MAGIC + struct.pack("<II", VERSION, len(MAGIC) + 12 + len(checked))
-    return start + struct.pack("<I", zlib.crc32(checked)) + checked
+    return beginning(sizes + body) + sizes + body
+
+
+def beginning(checked: bytes) -> bytes:
+    return MAGIC + struct.pack("<III", VERSION, CHECKED + len(checked), zlib.crc32(checked))
+
+
+def with_thresholds(content: bytes, thresholds: list[float]) -> bytes:
+    """The same file with another operating point."""
+    told = np.array(thresholds, "<f4").tobytes()
+    checked = content[CHECKED:HEADER] + told + content[HEADER + len(told) :]
+    return beginning(checked) + checked
 
 
 def header(detector: Detector, kind: int, names: int) -> bytes:

@@ -12,7 +12,7 @@ from random_models import random_detector
 
 from export.audio import synthesise
 from export.detector import Detector, read_checkpoint
-from export.forms.binary import FLOAT32, INT8, BinaryError, to_bytes
+from export.forms.binary import FLOAT32, INT8, BinaryError, to_bytes, with_thresholds
 from export.step.step import offline_scores
 from runtime.c.library import CEngine
 from training.model.crnn import Size
@@ -72,6 +72,12 @@ def test_random_recipes(size):
     assert np.abs(found - reference).max() < 1e-4
     rounded = np.abs(streamed(detector, INT8, audio) - found)
     assert 0 < rounded.mean() < 0.02
+
+
+def test_another_operating_point():
+    detector = random_detector(Size(keywords=2, hidden=4))
+    changed = with_thresholds(to_bytes(detector), [0.25, 0.75])
+    assert changed == to_bytes(replace(detector, thresholds=[0.25, 0.75]))
 
 
 def test_keywords_of_any_language():
