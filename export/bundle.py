@@ -45,10 +45,10 @@ def export(
         say(f"{detector.name}: writing TorchScript, ONNX, int8 ONNX, and both for the C engine")
         export_torchscript(Step(detector.model, torch.float64), folder / TORCHSCRIPT)
         export_onnx(Step(detector.model), detector, folder / FLOAT)
-        write_binaries(detector, folder)
         spoken = keyword_audio(detector)
         write_wav(folder / KEYWORDS, spoken)
         audio = verification_audio(spoken)
+        write_binaries(detector, folder, audio)
         write_int8(detector, folder, audio, chosen, also)
 
         say(f"{detector.name}: verifying them against the trained model")
@@ -87,10 +87,11 @@ def check_detections(detector: Detector, parity: dict[str, Parity]) -> None:
                 raise VerifyError(f"{name}: nothing reaches {keyword!r}'s threshold of {threshold:g}; train it longer")
 
 
-def write_binaries(detector: Detector, folder: Path) -> None:
+def write_binaries(detector: Detector, folder: Path, audio: Array) -> None:
+    """audio: for int8, see `binary.to_bytes`."""
     try:
         for name, kind in BINARIES.items():
-            (folder / name).write_bytes(binary.to_bytes(detector, kind))
+            (folder / name).write_bytes(binary.to_bytes(detector, kind, audio))
     except binary.BinaryError as error:
         raise VerifyError(str(error)) from None
 

@@ -12,8 +12,8 @@ from random_models import random_detector
 
 from export.audio import synthesise
 from export.detector import Detector, read_checkpoint
-from export.forms.binary import FLOAT32, INT8, BinaryError, to_bytes, with_thresholds
-from export.step.step import offline_scores
+from export.forms.binary import FLOAT32, INT8, BinaryError, int8_matrix, mean_inputs, to_bytes, with_thresholds
+from export.step.step import Step, offline_scores
 from runtime.c.library import CEngine
 from training.model.crnn import Size
 
@@ -72,6 +72,27 @@ def test_random_recipes(size):
     assert np.abs(found - reference).max() < 1e-4
     rounded = np.abs(streamed(detector, INT8, audio) - found)
     assert 0 < rounded.mean() < 0.02
+
+
+def test_bias_makes_up_for_the_rounding():
+    rng = np.random.default_rng(0)
+    weight, bias, mean = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 4), 4, 6))
+    rows, scale, made_up = int8_matrix(weight, bias, mean)
+    rounded = np.frombuffer(rows, np.int8).reshape(4, 8)[:, :6] * np.frombuffer(scale, "<f4")[:, None]
+    assert 0 < np.abs(rounded.T - weight).max() < 0.02
+    np.testing.assert_allclose(mean @ rounded.T + np.frombuffer(made_up, "<f4"), mean @ weight + bias, atol=1e-5)
+
+
+def test_means_are_of_what_a_product_reads():
+    step = Step(random_detector(Size(layers=1, hidden=3)).model)
+    audio = synthesise()[: 1280 * 20]
+    states, read = step.zeros(), []
+    for hop in torch.from_numpy(audio).reshape(20, 1, 1280):
+        read.append(states[2])  # the hidden state before the hop
+        _, *states = step(hop, *states)
+    found = mean_inputs(step, audio)
+    assert len(found) == 5
+    np.testing.assert_allclose(found[step.members[0].cells[0].of_hidden], torch.cat(read).mean(0), atol=1e-6)
 
 
 def test_another_operating_point():
