@@ -124,5 +124,6 @@ def test_python_without_onnxruntime(bundle, device, tmp_path):
     command = [sys.executable, "-c", bare, device, bundle, "--stdin"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 2
-    assert run.stderr.startswith("listen: error: onnxruntime is not installed: pip install -r ")
-    assert run.stderr.strip().endswith("requirements.txt") and run.stderr.count("\n") == 1
+    assert run.stderr.startswith("listen: error: model.")
+    assert run.stderr.endswith(": onnxruntime is not installed: pip install onnxruntime, or choose model.bin\n")
+    assert run.stderr.count("\n") == 1
