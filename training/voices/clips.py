@@ -84,6 +84,20 @@ def clips(
     return found[:n]
 
 
+def examples(text: str, language: str, voices: Path | None, folder: Path) -> list[Path]:
+    """The text by one voice of each engine, as it is, for a person to hear. Raises DataError."""
+    jobs = []
+    for name, some in groupby(engines.known(language, voices), lambda speaker: speaker.engine):
+        path = folder / f"{text.replace(' ', '_')}-{name.replace(' ', '-')}.wav"
+        path.unlink(missing_ok=True)
+        jobs.append(Job(path, text, next(iter(some)), Manner(), 1.0))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [one.job.path for one in map(make, jobs) if not one.fault]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written ({error.strerror or error}); name another folder") from None
+
+
 def make_until(n: int, place: Path, name: str, texts: tuple[str, ...], speakers: list[Speaker]) -> None:
     """Clips in place/name/ and the list of those for validation, until there are n good ones."""
     groups = [by_engine(group) for group in engines.split(speakers)]

@@ -49,6 +49,13 @@ def speakers(language: str, folder: Path | None = None) -> list[Speaker]:
     return [Speaker(NAME, f"{accent}+{variant}", person(variant)) for accent in accents for variant in variants()]
 
 
+def accent(language: str) -> str | None:
+    """The accent that says how a language sounds: "en" is read as "en-us", "fr" as "fr-fr"; None if it has none."""
+    found = [code for code in languages() if matches(code, language)]
+    first = (language, "en-us", f"{language}-{language}")
+    return next((code for code in (*first, *found) if code in found), None)
+
+
 def person(variant: str) -> str:
     """Steph3 is steph at another time; f3 is somebody else than f2."""
     return f"{NAME} {re.sub(r'(?<=[a-z]{2})[0-9]+$', '', variant.lower())}"

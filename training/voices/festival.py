@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.voices.voice import Manner, Speaker, load, matches, OneAProcess
+from training.voices.voice import Manner, OneAProcess, Speaker, load, matches
 
 NAME = "Festival"
 INSTALL = "apt-get install festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts"

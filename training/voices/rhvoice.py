@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from training.voices.voice import Manner, Speaker, matches, OneAProcess
+from training.voices.voice import Manner, OneAProcess, Speaker, matches
 
 NAME = "RHVoice"
-INSTALL = "pip install rhvoice-wrapper, and librhvoice5 rhvoice-english from Debian's non-free or rhvoice-wrapper-bin from PyPI"
+INSTALL = "pip install rhvoice-wrapper; apt-get install librhvoice5 rhvoice-english (Debian: non-free)"
 DEBIAN = Path("/usr/share/RHVoice")
 # Only these: voices that may be used and changed for any purpose, with whose recordings they are. The others forbid
 # derivatives, or use for money. Licences: CMU ARCTIC's, LGPL-2.1, GPL-3 (elena, spomenka), CC BY-SA 4.0 (leticia-f123,
