@@ -63,40 +63,40 @@ pytest: .venv/ready | test-system
 
 test-all: check export | test-system
 	$(PY) -m pytest -m ''
-	$(PY) -m edge_demo.soak $$BUNDLE
+	$(PY) -m edge_demo.bench.soak $$BUNDLE
 
 soak: export
-	$(PY) -m edge_demo.soak $$BUNDLE $(if $(HOURS),--hours="$$HOURS")
+	$(PY) -m edge_demo.bench.soak $$BUNDLE $(if $(HOURS),--hours="$$HOURS")
 
 train: .venv/ready
 	$(PY) -m training.train "$$RECIPE" $(if $(KEYWORD),--keyword="$$KEYWORD") $(if $(SEED),--seed="$$SEED")
 
 table: .venv/ready
-	$(PY) -m edge_demo.table $$RECIPES $(if $(RETRAIN),--runs runs/retrained) $(if $(QUICK),--quick --runs runs/quick --out runs/quick)
+	$(PY) -m edge_demo.results.table $$RECIPES $(if $(RETRAIN),--runs runs/retrained) $(if $(QUICK),--quick --runs runs/quick --out runs/quick)
 
 ablation: .venv/ready
-	$(PY) -m edge_demo.ablation wide
+	$(PY) -m edge_demo.results.ablation wide
 
 data: .venv/ready
-	$(PY) -m training.download $(if $(VERSION),--version="$$VERSION")
+	$(PY) -m training.data.download $(if $(VERSION),--version="$$VERSION")
 
 evaluate: .venv/ready $(if $(PEERS),.venv-peers/ready)
 	$(PY) -m edge_demo.evaluate $$BUNDLE $(if $(PEERS),--peers .venv-peers/bin/python)
 
 compare: .venv/ready
-	$(PY) -m edge_demo.compare $(if $(BUNDLE),$$BUNDLE,$$DIST)
+	$(PY) -m edge_demo.evaluate.compare $(if $(BUNDLE),$$BUNDLE,$$DIST)
 
 measure: .venv/ready
-	$(PY) -m export.measure $$MODELS
+	$(PY) -m export.int8.measure $$MODELS
 
 test-arm64: export | image-system
-	$(PY) -m edge_demo.arm64_check $(if $(BUNDLE),$$BUNDLE,$$DIST)
+	$(PY) -m edge_demo.deploy.arm64_check $(if $(BUNDLE),$$BUNDLE,$$DIST)
 
 demo: .venv/ready
 	$(PY) -m edge_demo.demo $(if $(WAV),"$$WAV") $(if $(BUNDLE),--bundle="$$BUNDLE")
 
 bench: export $(if $(PEERS),.venv-peers/ready)
-	$(PY) edge_demo/bench.py $$DIST --plot docs/benchmarks.png \
+	$(PY) edge_demo/bench $$DIST --plot docs/benchmarks.png \
 	  $(if $(PEERS),--peers .venv-peers/bin/python)
 
 OPTIONS = $(if $(CONFIG),--config="$$CONFIG") $$BUNDLES
@@ -106,18 +106,18 @@ deploy: export | image-system
 	  $(if $(ROLLBACK),--rollback) $(OPTIONS)
 
 flash: export | image-system
-	$(PY) -m edge_demo.flash --image=$(if $(IMAGE),"$$IMAGE",$(error IMAGE=file.img.xz is missing: see make help)) \
+	$(PY) -m edge_demo.deploy.flash --image=$(if $(IMAGE),"$$IMAGE",$(error IMAGE=file.img.xz is missing: see make help)) \
 	  $(if $(OUT),--out="$$OUT") $(if $(DEVICE),--device="$$DEVICE") $(if $(FORCE),--force="$$FORCE") \
 	  $(if $(SETTINGS),--settings="$$SETTINGS") $(OPTIONS)
 
 image: export | image-system
-	$(PY) -m edge_demo.image $(OPTIONS)
+	$(PY) -m edge_demo.deploy.image $(OPTIONS)
 
 test-image: image
-	$(PY) -m edge_demo.boot_test dist/image/earshot.img $$BUNDLES
+	$(PY) -m edge_demo.deploy.boot_test dist/image/earshot.img $$BUNDLES
 
 # In an environment of their own: nothing of theirs in ours.
-.venv-peers/ready: edge_demo/peers.lock
+.venv-peers/ready: edge_demo/bench/peers.lock
 	"$$PYTHON" -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --require-hashes --requirement $<
 	touch $@
@@ -147,7 +147,7 @@ lock:
 	printf '%s\n' soxr wyoming | $(LOCK) --constraints requirements.lock runtime/requirements.txt - \
 	  --output-file runtime/requirements.lock
 	printf '%s\n' pymicro-wakeword==2.5.0 pyopen-wakeword==1.1.0 | $(LOCK) --constraints requirements.lock - \
-	  --output-file edge_demo/peers.lock
+	  --output-file edge_demo/bench/peers.lock
 
 # $(1): packages of Debian's, $(2): what for
 define install

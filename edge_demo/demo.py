@@ -17,10 +17,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from runtime.audio import AudioError, quiet_room, wav_hops
-from runtime.detector import Detector
-from runtime.engine import BundleError, Engine
-from training.features import FLOOR, FRAME_STEP, SAMPLE_RATE, TAIL, LogMel
+from runtime.audio.hops import AudioError, quiet_room, wav_hops
+from runtime.bundle.detector import Detector
+from runtime.bundle.engine import Engine
+from runtime.errors import BundleError
+from training.model.features import FLOOR, FRAME_STEP, SAMPLE_RATE, TAIL, LogMel
 
 
 def run(engine: Engine, path: str) -> tuple[np.ndarray, np.ndarray, list[tuple[float, int]]]:

@@ -18,9 +18,9 @@ import torch
 from export.bundle import export
 from export.detector import Detector, read_checkpoint
 from export.foreign import read_state_dict
-from export.quantize import CANDIDATES
+from export.int8.quantize import CANDIDATES
 from export.verify import VerifyError
-from training import checkpoint
+from training.model import checkpoint
 
 REFRACTORY_HOPS = 12  # of a seed's model: about a second
 FOLDER_NAME = re.compile(r"\w[\w.-]*")

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from export.detector import Detector
-from training.crnn import CRNN, log_odds
-from training.features import SAMPLE_RATE
+from training.model.crnn import CRNN, log_odds
+from training.model.features import SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 SEED = 1

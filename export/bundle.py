@@ -9,26 +9,18 @@ from typing import Any
 import torch
 
 from export.audio import keyword_audio, verification_audio, write_wav
-from export.choose import chosen_form, why_float
 from export.detector import Detector
-from export.folder import new_folder
-from export.manifest import manifest, write_manifest
-from export.onnx import export_onnx
-from export.quantize import (
-    CANDIDATES,
-    FRONT_END,
-    calibrate,
-    file_of,
-    make_candidates,
-    precision,
-    saturating_nodes,
-)
+from export.folder.complete import new_folder
+from export.folder.manifest import manifest, write_manifest
+from export.forms.onnx import export_onnx
+from export.forms.torchscript import export_torchscript
+from export.int8.choose import chosen_form, why_float
+from export.int8.quantize import CANDIDATES, FRONT_END, calibrate, file_of, make_candidates, precision, saturating_nodes
 from export.report import executed_operations, write_report
-from export.step import Step, offline_scores
+from export.step.step import Step, offline_scores
 from export.timing import step_times
-from export.torchscript import export_torchscript
 from export.verify import TOLERANCES, Array, Parity, VerifyError, onnx_form, torchscript_form, verify
-from training.crnn import n_parameters
+from training.model.crnn import n_parameters
 
 FLOAT, INT8, TORCHSCRIPT, KEYWORDS = "model.onnx", "model.int8.onnx", "model.torchscript", "keywords.wav"
 DEFAULT = FLOAT  # nearest to the trained model, and the quicker one at this size wherever it was measured
@@ -39,7 +31,7 @@ def export(
 ) -> dict[str, Any]:
     """Write the bundle `out`/<name> and return its manifest. `say` is told of each stage.
 
-    also: candidates of export.quantize that are kept too, as `file_of` calls them, whether they agree or not.
+    also: candidates of export.int8.quantize that are kept too, as `file_of` calls them, whether they agree or not.
 
     Raises VerifyError when a form does not say what the trained model says, and OSError when writing fails; either
     way nothing is left behind, and an older bundle of that name stays.

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export import recorded
-from export.recorded import Ranges, Recorded
-from export.step import state_shapes
-from training import checkpoint
-from training.crnn import CRNN
-from training.features import SAMPLE_RATE
+from export.int8 import recorded
+from export.int8.recorded import Ranges, Recorded
+from export.step.step import state_shapes
+from training.model import checkpoint
+from training.model.crnn import CRNN
+from training.model.features import SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Detector:
     thresholds: list[float]  # one for each keyword
     refractory_hops: int
     trained_ranges: Ranges = field(default_factory=dict)  # of a quantization-aware training
-    recorded: Recorded | None = None  # what export.measure found on recordings
+    recorded: Recorded | None = None  # what export.int8.measure found on recordings
     sample_rate: int = SAMPLE_RATE
 
     @property

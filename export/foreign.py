@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.checkpoint import CheckpointError
-from training.crnn import CRNN, Size
-from training.features import FLOOR, N_MELS
+from training.model.checkpoint import CheckpointError
+from training.model.crnn import CRNN, Size
+from training.model.features import FLOOR, N_MELS
 
 
 def read_state_dict(path: Path, stride: tuple[int, int], window: int, keyword_class: int) -> CRNN:

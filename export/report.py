@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 
 from export.detector import Detector
-from export.onnx import WITH_WEIGHTS
-from export.quantize import FRONT_END
+from export.forms.onnx import WITH_WEIGHTS
+from export.int8.quantize import FRONT_END
 from export.verify import TOLERANCES, Array, Parity, one_thread_session
 
 COLOURS = {"model.onnx": "#1f77b4", "model.torchscript": "#2ca02c", "model.int8.onnx": "#d62728"}
@@ -107,8 +107,8 @@ def candidates_table(int8: dict[str, Any]) -> str:
     exact = "Weights and activations are unsigned: the sums are the same on every CPU."
     if "candidates" not in int8:
         return (
-            f"Taken is “{int8['chosen']}”: the checkpoint has no int8.json, which `python -m export.measure` makes of "
-            f"recordings. {exact}"
+            f"Taken is “{int8['chosen']}”: the checkpoint has no int8.json, which "
+            f"`python -m export.int8.measure` makes of recordings. {exact}"
         )
     rows = [
         "| | KiB | float nodes | largest difference | mean | more misses, points | mean difference there |",
@@ -128,8 +128,8 @@ def candidates_table(int8: dict[str, Any]) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     return (
         f"Calibrated on {int8['calibrated_on']}; misses and last column on {int8['measured_on']} "
-        "(`python -m export.measure`, kept in the checkpoint's int8.json). Taken is the one in bold: of those that "
-        "agree and miss no more clips than float, those at most a tenth larger than the smallest; of these, the "
+        "(`python -m export.int8.measure`, kept in the checkpoint's int8.json). Taken is the one in bold: of those "
+        "that agree and miss no more clips than float, those at most a tenth larger than the smallest; of these, the "
         f"nearest to float. {exact}\n\n" + "\n".join(rows)
     )
 

@@ -9,7 +9,7 @@ import torch
 
 from export.detector import Detector
 from export.verify import Array, Form
-from training.crnn import CRNN, State, log_odds
+from training.model.crnn import CRNN, State, log_odds
 
 ROUNDS, STEPS = 40, 20  # steps of each form in a row; 800 in all, and as many more hops of warm-up as one round has
 

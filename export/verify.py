@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from export.detector import Detector
-from export.onnx import metadata
-from export.step import offline_scores, state_shapes
-from export.torchscript import load_torchscript
+from export.forms.onnx import metadata
+from export.forms.torchscript import load_torchscript
+from export.step.step import offline_scores, state_shapes
 
 Array = NDArray[np.float32]
 Form = Callable[[Array, Sequence[Array]], list[Array]]  # audio (1, hop), states → score (1, keywords), next states
@@ -33,8 +33,8 @@ class Tolerance:
 # Float forms: the contract's 1e-4. They differ from the reference by the order of sums. Measured on this audio: at most
 # 5e-6 for two trained models of the base size, 1e-5 for one with wild random weights; 2e-5 over 500 real clips.
 # int8: measured on this audio at most 0.021 (mean 0.0012) for happy-base with all its products in int8, and up to 0.06
-# for candidates that this refuses. What int8 costs is for real clips to say (export.measure, edge_demo.compare); this
-# tolerance is to find a broken file.
+# for candidates that this refuses. What int8 costs is for real clips to say (export.int8.measure,
+# edge_demo.evaluate.compare); this tolerance is to find a broken file.
 TOLERANCES = {
     "model.onnx": Tolerance(1e-4, 1e-5),
     "model.torchscript": Tolerance(1e-4, 1e-5),

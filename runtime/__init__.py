@@ -1,4 +1,4 @@
-"""Bundle → detections, on the device: numpy and onnxruntime, nothing else (see listen.py)."""
+"""Bundle → detections, on the device, by numpy and onnxruntime; imports no other room."""
 
 import os
 

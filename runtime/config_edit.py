@@ -4,8 +4,9 @@ import json
 import os
 import tomllib
 
+from runtime.errors import OptionsError
 from runtime.files import replace
-from runtime.options import OptionsError, read_config
+from runtime.options import read_config
 
 
 def save_thresholds(path: str, thresholds: dict[str, float]) -> None:

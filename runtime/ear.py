@@ -4,11 +4,11 @@ import argparse
 import os
 import time
 
-from runtime.audio import SAMPLE_RATE, Samples
-from runtime.detector import Detector
-from runtime.engine import Engine
-from runtime.options import OptionsError
-from runtime.trial import try_out
+from runtime.audio.hops import SAMPLE_RATE, Samples
+from runtime.bundle.detector import Detector
+from runtime.bundle.engine import Engine
+from runtime.bundle.trial import try_out
+from runtime.errors import OptionsError
 
 MODELS = {"float": "model.onnx", "int8": "model.int8.onnx"}
 MOST_LATE = 10  # hops in a row whose step took longer than they last

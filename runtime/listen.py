@@ -16,8 +16,9 @@ from typing import NoReturn
 if not __package__:  # run as a script: find this folder as the package it is
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from runtime.errors import OptionsError
 from runtime.journal import remark
-from runtime.options import OptionsError, parse
+from runtime.options import parse
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -32,8 +33,8 @@ def listen(arguments: list[str] | None) -> None:
         fail(str(error))
     # Imported here: --help and a mistyped option answer at once, and a device that lacks a package is told which.
     try:
-        from runtime import audio
-        from runtime.engine import BundleError
+        from runtime.audio.hops import AudioError, list_devices
+        from runtime.errors import BundleError
         from runtime.listener import Listener
     except ModuleNotFoundError as missing:
         needs = os.path.join(os.path.dirname(os.path.abspath(__file__)), "requirements.txt")
@@ -41,12 +42,12 @@ def listen(arguments: list[str] | None) -> None:
 
     try:
         if options.list_devices:
-            for device in audio.list_devices():
+            for device in list_devices():
                 default = ", default" if device.is_default else ""
                 print(f"{device.number}: {device.name} ({device.channels} channels, {device.rate} Hz{default})")
             return
         Listener(arguments, options).run()
-    except (audio.AudioError, BundleError, OptionsError) as error:
+    except (AudioError, BundleError, OptionsError) as error:
         fail(str(error))
 
 

@@ -13,16 +13,17 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from runtime.audio import SAMPLE_RATE, Samples, pcm_hops, quiet_room, wav_hops
+from runtime.audio.hops import SAMPLE_RATE, Samples, pcm_hops, quiet_room, wav_hops
 from runtime.ear import Ear, EarError, load
-from runtime.engine import BundleError
+from runtime.errors import BundleError, OptionsError
 from runtime.journal import Journal, remark, write
-from runtime.options import OptionsError, parse
+from runtime.options import parse
 from runtime.secret import read_secrets
 from runtime.service import Systemd, Terminated, on_sigterm
+from runtime.status import Status
 
 if TYPE_CHECKING:
-    from runtime.microphone import Gap, Microphone
+    from runtime.audio.microphone import Gap, Microphone
 
 FULL_SCALE = 32767 / 32768
 
@@ -36,9 +37,8 @@ class Listener:
         self.journal = Journal()
         self.systemd = Systemd()
         self._read_secrets(options)
-        self.ears = self._load(options)
-        self.hop_samples = self.ears[0].engine.hop_samples
-        self.hops = self.detections = self.clipped_hops = 0
+        self.status = Status(self.journal, self._load(options), options.config)
+        self.hop_samples = self.status.hop_samples
         self.nan_resets = 0
         self._reload_wanted = self._is_summed_up = False
         self._reader: threading.Thread | None = None
@@ -61,7 +61,7 @@ class Listener:
 
     def _open_sinks(self, options: argparse.Namespace) -> None:
         """Have what the options ask for; what is there as they ask for it stays. Raises OptionsError."""
-        keywords = tuple(keyword for ear in self.ears for keyword in ear.keywords)
+        keywords = tuple(keyword for ear in self.status.ears for keyword in ear.keywords)
         makers: dict[str, tuple[Any, ...]] = {
             "hook": (self._make_hook, options.exec, options.exec_timeout),
             "led": (self._make_led, options.led),
@@ -84,35 +84,36 @@ class Listener:
             self.journal.post("token_made", file=path)
 
     def _make_hook(self, options: argparse.Namespace) -> Any:
-        from runtime.hook import Hook
+        from runtime.sinks.hook import Hook
 
         return Hook(options.exec, options.exec_timeout, self.journal.post)
 
     def _make_led(self, options: argparse.Namespace) -> Any:
-        from runtime.led import Led
+        from runtime.sinks.led import Led
 
         return Led(options.led, self.journal.post)
 
     def _make_keeper(self, options: argparse.Namespace) -> Any:
-        from runtime.keep import Keeper
+        from runtime.sinks.keep import Keeper
 
         return Keeper(options.save_on_detect, options.save_seconds, options.save_megabytes * 1e6, self.hop_samples,
                       self.journal.post)
 
     def _make_mqtt(self, options: argparse.Namespace) -> Any:
-        from runtime.mqtt import MqttError, Publisher
+        from runtime.sinks.mqtt import MqttError, Publisher
 
         try:
-            return Publisher(options.mqtt, keywords=sorted({keyword for ear in self.ears for keyword in ear.keywords}),
-                             password=options.mqtt_password, discovery=not options.no_mqtt_discovery,
+            keywords = {keyword for ear in self.status.ears for keyword in ear.keywords}
+            return Publisher(options.mqtt, keywords=sorted(keywords), password=options.mqtt_password,
+                             discovery=not options.no_mqtt_discovery,
                              warn=lambda message: self.journal.post("mqtt", message=message))
         except MqttError as error:
             raise OptionsError(str(error)) from None
 
     def _make_dashboard(self, options: argparse.Namespace) -> Any:
-        from runtime.dashboard import Dashboard
+        from runtime.sinks.dashboard.page import Dashboard
 
-        return Dashboard(self, options.dashboard, options.dashboard_token)
+        return Dashboard(self.status, options.dashboard, options.dashboard_token)
 
     # Running
 
@@ -124,7 +125,7 @@ class Listener:
                 on_sigterm(self._last_words)
             signal.signal(signal.SIGHUP, self._on_sighup)
             if options.meter:
-                from runtime.meter import Meter
+                from runtime.sinks.meter import Meter
 
                 self._meter = Meter(self.hop_samples)
             self._open_sinks(options)
@@ -140,7 +141,7 @@ class Listener:
         except Terminated:
             self.systemd.say("STOPPING=1")
             self.journal.flush()
-            write(self.summary())
+            write(self.status.summary())
             self._is_summed_up = True
         finally:
             self.close()
@@ -153,7 +154,7 @@ class Listener:
                 raise OptionsError("standard input is a terminal: pipe raw PCM into it, see --help")
             self.systemd.say("READY=1")
             return pcm_hops(sys.stdin.buffer, self.hop_samples, warn)
-        from runtime.microphone import Microphone
+        from runtime.audio.microphone import Microphone
 
         self._microphone = Microphone(options.device, self.hop_samples, self.journal.post, options.silence,
                                       options.wait)
@@ -163,7 +164,7 @@ class Listener:
     def _hear(self, stream: Iterable["Samples | Gap | None"], file: str | None = None) -> None:
         """One stream, from zero state."""
         self._samples = 0
-        for ear in self.ears:
+        for ear in self.status.ears:
             ear.reset()
         if "keeper" in self._sinks:
             self._sinks["keeper"].gap()
@@ -186,14 +187,14 @@ class Listener:
 
     def _step(self, hop: Samples, file: str | None) -> None:
         self._samples += len(hop)
-        self.hops += 1
+        self.status.hops += 1
         self.journal.time_s = self._samples / SAMPLE_RATE
         if hop.max() >= FULL_SCALE or hop.min() <= -1:
-            self.clipped_hops += 1
+            self.status.clipped_hops += 1
         keeper, dashboard = self._sinks.get("keeper"), self._sinks.get("dashboard")
         if keeper is not None:
             keeper.hop(hop)
-        for ear in self.ears:
+        for ear in self.status.ears:
             try:
                 detected = ear.step(hop)
             except EarError as error:
@@ -208,14 +209,15 @@ class Listener:
         if dashboard is not None:
             dashboard.hop(hop)
         if self._meter:
-            self._meter.show(hop, [pair for ear in self.ears for pair in zip(ear.keywords, ear.scores, strict=True)])
+            ears = self.status.ears
+            self._meter.show(hop, [pair for ear in ears for pair in zip(ear.keywords, ear.scores, strict=True)])
         self.systemd.processed()
 
     def _disable(self, ear: Ear, reason: str) -> None:
         """Go on without that bundle, until it is read again. Raises BundleError when it was the last."""
         self.journal.post("bundle_disabled", bundle=ear.name, reason=reason)
-        self.ears = [other for other in self.ears if other is not ear]
-        if not self.ears:
+        self.status.ears = [other for other in self.status.ears if other is not ear]
+        if not self.status.ears:
             self.journal.flush()
             raise BundleError(f"{ear.name}: {reason}, and no other bundle is left: export it again")
 
@@ -230,7 +232,7 @@ class Listener:
             detection["bundle"] = ear.name
         if self._meter:
             self._meter.clear()
-        self.detections += 1
+        self.status.detections += 1
         for sink in self._sinks.values():
             sink.publish(detection | {"bundle": ear.name})
         write(detection)
@@ -240,19 +242,14 @@ class Listener:
         self.journal.post("gap", lost_s=round(gap.samples / SAMPLE_RATE, 3), reason=gap.reason)
         self._samples += gap.samples
         self.journal.time_s = self._samples / SAMPLE_RATE
-        for ear in self.ears:
+        for ear in self.status.ears:
             ear.engine.reset()
             ear.detector.skip(gap.samples // self.hop_samples)
         if "keeper" in self._sinks:
             self._sinks["keeper"].gap()
 
     def _last_words(self) -> bytes:
-        return b"" if self._is_summed_up else (json.dumps(self.summary()) + "\n").encode()
-
-    def summary(self) -> dict[str, Any]:
-        """Totals of the run."""
-        return {"event": "summary", "time_s": round(self.journal.time_s, 3), "hops": self.hops,
-                "detections": self.detections, "clipped_hops": self.clipped_hops, "events": dict(self.journal.counts)}
+        return b"" if self._is_summed_up else (json.dumps(self.status.summary()) + "\n").encode()
 
     # Reloading
 
@@ -297,18 +294,18 @@ class Listener:
         self.systemd.say("READY=1")
 
     def _use(self, options: argparse.Namespace, ears: list[Ear]) -> None:
-        old, before, self.ears = self.options, self.ears, ears
+        old, before, self.status.ears = self.options, self.status.ears, ears
         try:
             self._open_sinks(options)
         except OptionsError:
-            self.ears = before
+            self.status.ears = before
             self._open_sinks(old)
             raise
         for ear in ears:
             for earlier in before:
                 if ear.keywords == earlier.keywords:
                     ear.detector.follow(earlier.detector)
-        self.options = options
+        self.options, self.status.config = options, options.config
         if self._microphone and (options.device, options.silence) != (old.device, old.silence):
             self._microphone.use(options.device, options.silence)
 

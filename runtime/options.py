@@ -17,8 +17,9 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
+from runtime.bundle.manifest import LOWEST_THRESHOLD
+from runtime.errors import OptionsError
 from runtime.files import read_plain
-from runtime.manifest import LOWEST_THRESHOLD
 
 DEFAULT_CONFIG = "/etc/earshot.toml"
 LARGEST_CONFIG = 16 << 10  # bytes
@@ -45,10 +46,6 @@ bundles again.
 
 exit codes: 0 done or stopped by Ctrl-C, SIGTERM or a closed pipe; 1 output cannot be written; 2 a mistake to be fixed
 """
-
-
-class OptionsError(Exception):
-    """A mistake of the user. The message is one line: what is wrong and what to do."""
 
 
 class Option(NamedTuple):

@@ -4,8 +4,8 @@ import argparse
 import os
 import secrets
 
+from runtime.errors import OptionsError
 from runtime.files import read_plain, replace
-from runtime.options import OptionsError
 
 LARGEST_FILE = 4096  # bytes
 SHORTEST_TOKEN = 16  # characters

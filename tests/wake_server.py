@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[1] / "edge_demo" / "wyoming_server.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "edge_demo" / "home_assistant" / "wyoming_server.py"
 
 
 class WakeServer:

@@ -6,7 +6,7 @@
 A model gives in to a wrong label last of all. So what several of them say of a clip that they were trained on, many
 times and in many voices, and still takes for anything but the keyword, is likely silence, a word cut in half, or
 another word (Northcutt et al. 2021, "Confident learning", with an ensemble for their cross-validation). Listen before
-you write. Names are kept in training/mislabelled.txt, without what follows the last dot.
+you write. Names are kept in training/data/mislabelled.txt, without what follows the last dot.
 """
 
 import argparse
@@ -17,21 +17,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import checkpoint, data, validation
 from training import recipe as recipes
-from training.features import SAMPLE_RATE
+from training import validation
+from training.data import mislabelled
+from training.data import recordings as data
+from training.model import checkpoint
+from training.model.features import SAMPLE_RATE
 
-LIST = Path(__file__).with_suffix(".txt")
 PAUSE = np.zeros(SAMPLE_RATE // 2, np.float32)  # before and after a clip
-
-
-def name_of(path: Path, base: Path) -> str:
-    return path.relative_to(base).with_suffix("").as_posix()
-
-
-def known() -> set[str]:
-    """Names of the list."""
-    return set(LIST.read_text().split()) if LIST.exists() else set()
 
 
 def log_odds_of(clips: list[data.Clip], folders: list[Path], keyword: str) -> np.ndarray:
@@ -55,7 +48,7 @@ def main() -> int:
     parser.add_argument("--keyword", action="append", help="instead of the recipe's")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where they are (default: runs)")
-    parser.add_argument("--write", action="store_true", help=f"add what is found to {LIST}")
+    parser.add_argument("--write", action="store_true", help=f"add what is found to {mislabelled.LIST}")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:
@@ -72,12 +65,13 @@ def main() -> int:
             odds = log_odds_of(clips, folders, keyword)
             for index in np.argsort(odds):
                 if odds[index] < 0:  # all together they would rather say no
-                    found.add(name_of(clips[index].path, base))
+                    found.add(mislabelled.name_of(clips[index].path, base))
                     print(f"{odds[index]:6.2f}  {clips[index].path}")
             print(f"{keyword}: {(odds < 0).sum()} of {len(clips)} training clips, by {len(folders)} models of {stem}")
         if options.write:
-            LIST.write_text("\n".join(sorted(known() | found)) + "\n")
-            print(f"{LIST}: {len(known())} names; training windows are made anew by the next training")
+            mislabelled.LIST.write_text("\n".join(sorted(mislabelled.known() | found)) + "\n")
+            count = len(mislabelled.known())
+            print(f"{mislabelled.LIST}: {count} names; training windows are made anew by the next training")
     except (data.DataError, recipes.RecipeError, checkpoint.CheckpointError, OSError) as error:
         print(f"mislabelled: error: {error}", file=sys.stderr)
         return 2

@@ -6,8 +6,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from training.corpora import known_packages
-from training.crnn import Size
+from training.data.corpora import known_packages
+from training.model.crnn import Size
 
 
 class RecipeError(Exception):

@@ -29,13 +29,18 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from tqdm import tqdm
 
-from training import checkpoint, data, processes, prune, validation, windows
+from training import processes, validation
 from training import recipe as recipes
-from training.crnn import CRNN, Size, State, folded, log_odds, n_parameters, networks, new_model
-from training.distill import Taught, attention_loss, distillation_loss, teach
-from training.losses import streaming_loss
-from training.quantized import QuantizedCRNN
+from training.data import recordings as data
+from training.methods import prune
+from training.methods.distill import Taught, attention_loss, distillation_loss, teach
+from training.methods.losses import streaming_loss
+from training.model import checkpoint
+from training.model.crnn import CRNN, Size, State, log_odds, n_parameters
+from training.model.ensemble import folded, networks, new_model
+from training.model.quantized import QuantizedCRNN
 from training.recipe import Distill, Prune, Recipe
+from training.windows import windows
 
 FINE_TUNING = 0.1  # of the learning rate, in the quantization-aware stage
 REFRACTORY_HOPS = 12  # 0.96 s: nobody says a keyword twice in a second

@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training import augment, corpora, data
-from training.augment import AROUND, low_noise, spoken_in
-from training.crnn import CRNN, State, log_odds
-from training.features import FRAME_STEP, SAMPLE_RATE, TAIL
+from training.data import corpora
+from training.data import recordings as data
+from training.data.noises import low_noise
 from training.metrics import count_events, event_intervals, lowest_threshold, one_minus_auroc, threshold_at_far
+from training.model.crnn import CRNN, State, log_odds
+from training.model.features import FRAME_STEP, SAMPLE_RATE, TAIL
 from training.recipe import Data, Recipe
+from training.windows import augment
+from training.windows.augment import AROUND, spoken_in
 
 LONGEST = 3 * SAMPLE_RATE  # of a clip
 SNRS = (10, 0)  # dB, besides clean

@@ -5,8 +5,8 @@
     EARSHOT_DATA=~/recordings python -m edge_demo.evaluate dist/happy-ensemble --wanted 0.5       # choose the threshold
 
 Every figure is of recordings that nothing was trained on: the testing lists, and the testing split of every kind of
-speech and noise (python -m training.corpora; 455 MB of Debian packages are fetched once); thresholds are chosen on the
-validation split. What is random is drawn from a fixed seed, the same for every bundle. Intervals are of 95 %.
+speech and noise (python -m training.data.corpora; 455 MB of Debian packages are fetched once); thresholds are chosen on
+the validation split. What is random is drawn from a fixed seed, the same for every bundle. Intervals are of 95 %.
 """
 
 import argparse
@@ -20,9 +20,10 @@ from edge_demo.evaluate.figures import Evaluation, evaluate
 from edge_demo.evaluate.misses import track_figures
 from edge_demo.evaluate.peers import peer_figures
 from edge_demo.evaluate.recordings import load
-from export.threshold import set_thresholds
-from runtime.engine import BundleError, Engine
-from training import data
+from export.folder.threshold import set_thresholds
+from runtime.bundle.engine import Engine
+from runtime.errors import BundleError
+from training.data import recordings as data
 
 LISTED = 20  # false accepts of each keyword that are printed
 

@@ -3,11 +3,12 @@
 import numpy as np
 
 from edge_demo.evaluate.recordings import Recordings, bar, stream
-from runtime.audio import cut, quiet_room
-from runtime.engine import Engine
+from runtime.audio.hops import cut, quiet_room
+from runtime.bundle.engine import Engine
 from training import metrics
-from training.augment import AROUND, low_noise
-from training.data import SAMPLE_RATE
+from training.data.noises import low_noise
+from training.data.recordings import SAMPLE_RATE
+from training.windows.augment import AROUND
 
 
 def clip_scores(engine: Engine, recordings: Recordings, keyword: int) -> tuple[np.ndarray, np.ndarray]:

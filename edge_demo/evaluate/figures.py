@@ -10,7 +10,7 @@ from edge_demo.evaluate import clips, misses, negatives
 from edge_demo.evaluate.det import Det, det_curve
 from edge_demo.evaluate.negatives import Alarms, Stream
 from edge_demo.evaluate.recordings import load
-from runtime.engine import Engine
+from runtime.bundle.engine import Engine
 
 
 class Evaluation(NamedTuple):

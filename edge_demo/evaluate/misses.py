@@ -7,10 +7,13 @@ import numpy as np
 
 from edge_demo.evaluate.negatives import LATEST
 from edge_demo.evaluate.recordings import OTHERS, Recordings, bar, stream
-from runtime.engine import Engine
-from training import augment, data, metrics
-from training.augment import AROUND, low_noise
-from training.data import SAMPLE_RATE
+from runtime.bundle.engine import Engine
+from training import metrics
+from training.data import recordings as data
+from training.data.noises import low_noise
+from training.data.recordings import SAMPLE_RATE
+from training.windows import augment
+from training.windows.augment import AROUND
 
 TRACKS = 100  # with OTHERS clips around the one of the keyword in each
 CLIPS_PER_STREAM = 12  # with two seconds of other words between them that makes a minute

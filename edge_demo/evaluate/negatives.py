@@ -9,11 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_demo.evaluate.recordings import Recordings, bar
-from runtime.audio import cut
-from runtime.engine import Engine
-from training import corpora, data, metrics
-from training.corpora import Recording
-from training.data import SAMPLE_RATE, to_float
+from runtime.audio.hops import cut
+from runtime.bundle.engine import Engine
+from training import metrics
+from training.data import corpora
+from training.data import recordings as data
+from training.data.corpora import Recording
+from training.data.recordings import SAMPLE_RATE, to_float
 
 JOINED = "joined_negatives"  # clips of other words, as one stream
 TOGETHER = "speech"  # all of corpora.SPEECH

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edge_demo.evaluate.negatives import Stream, false_accepts
 from edge_demo.evaluate.recordings import bar
-from training import data
-from training.data import SAMPLE_RATE, to_float
+from training.data import recordings as data
+from training.data.recordings import SAMPLE_RATE, to_float
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ def peer_figures(python: str, streams: list[Stream]) -> dict[str, dict]:
                 to_float(recording.read()).tofile(file)
             file.flush()
             hours = file.tell() / 4 / SAMPLE_RATE / 3600
-            command = [python, "-m", "edge_demo.peers", file.name]
+            command = [python, "-m", "edge_demo.bench.peers", file.name]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
             reason = (done.stderr.splitlines() or ["it ended without a word"])[-1]

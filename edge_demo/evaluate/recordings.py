@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from runtime.audio import cut
-from runtime.engine import Engine
-from training import corpora, data
-from training.data import to_float
+from runtime.audio.hops import cut
+from runtime.bundle.engine import Engine
+from training.data import corpora
+from training.data import recordings as data
+from training.data.recordings import to_float
 
 SILENCES = "speech_commands/_silence_"
 OTHERS = 20  # clips of other words that are needed at least

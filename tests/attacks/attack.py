@@ -14,7 +14,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from runtime.engine import BundleError, Engine
+from runtime.bundle.engine import Engine
+from runtime.errors import BundleError
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "model.int8.onnx"
@@ -77,7 +78,7 @@ def refused(attack: Attack, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 HEARS = """
 import importlib, sys
 import numpy as np
-engine = importlib.import_module(sys.argv[1] + ".engine")
+engine = importlib.import_module(sys.argv[1] + ".bundle.engine")
 try:
     model = engine.Engine(sys.argv[2])
     print("loaded", flush=True)

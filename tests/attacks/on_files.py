@@ -12,7 +12,7 @@ import onnx
 import toy
 from attack import MODEL, Attack, change_model, fires, put, rewrite
 
-from runtime.detector import Detector
+from runtime.bundle.detector import Detector
 
 # Files
 

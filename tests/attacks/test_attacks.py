@@ -21,9 +21,9 @@ import pytest
 import toy
 from attack import MODEL, ROOT, change_model, fires, put, refusal, refused
 
-from runtime import engine as runtime_engine
-from runtime.engine import Engine
-from runtime.onnx_scan import ScanError, scan
+from runtime.bundle import engine as runtime_engine
+from runtime.bundle.engine import Engine
+from runtime.bundle.onnx_scan import ScanError, scan
 
 ATTACKS = on_files.ATTACKS | on_graphs.ATTACKS
 

@@ -14,9 +14,9 @@ from page import HOP, SILENCE, token_file
 from programs import eventually, memory, weakened
 from toy import write_bundle
 
-from runtime.mqtt import Publisher
+from runtime.sinks.mqtt import Publisher
 
-CONNECTION = "runtime/mqtt_connection.py"
+CONNECTION = "runtime/sinks/mqtt_connection.py"
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_broker_that_misbehaves_at_once_is_tried_ever_more_seldom(fed, toy):
         return counts[0]
 
     assert attack() <= 3
-    assert attack(("runtime/mqtt.py", "is_steady = lost and time.monotonic() - began > STEADY_SECONDS",
+    assert attack(("runtime/sinks/mqtt.py", "is_steady = lost and time.monotonic() - began > STEADY_SECONDS",
                    "is_steady = lost")) > 3
 
 

@@ -16,7 +16,7 @@ from programs import cpu, descriptors, eventually, memory, weakened
 from toy import write_bundle
 
 FLOODS = Path(__file__).with_name("floods.py")
-SERVER = "runtime/http_server.py"
+SERVER = "runtime/sinks/dashboard/http_server.py"
 GET = b"GET /state HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
@@ -86,7 +86,7 @@ def peak(page: Page, act) -> float:
 
 # Memory
 
-LARGE = ("runtime/http_request.py", "LARGEST_HEAD = 16 << 10", "LARGEST_HEAD = 1 << 30")
+LARGE = ("runtime/sinks/dashboard/http_request.py", "LARGEST_HEAD = 16 << 10", "LARGEST_HEAD = 1 << 30")
 
 
 @pytest.mark.parametrize(("begin", "chunk"), [(GET + b"X: ", b"\r" * 60_000), (b"GET /", b"a" * 60_000)],
@@ -202,7 +202,7 @@ def test_wrong_tokens(page, tmp_path):
     assert real.ask(path=f"/?token={TOKEN}")[0] == 429 and real.ask(Cookie=cookie)[0] == 200
     time.sleep(1.1)
     assert real.ask(path=f"/?token={TOKEN}")[0] == 303
-    weak = page(("runtime/dashboard.py", "WRONG_TOKENS = 5", "WRONG_TOKENS = 10**6"),
+    weak = page(("runtime/sinks/dashboard/page.py", "WRONG_TOKENS = 5", "WRONG_TOKENS = 10**6"),
                 arguments=("--dashboard-token-file", token))
     assert attack(weak) == [401] * 20
 

@@ -23,8 +23,8 @@ from programs import cpu, memory
 from toy import write_bundle
 from wake_server import WakeServer
 
-from runtime.detector import Detector
-from runtime.engine import Engine
+from runtime.bundle.detector import Detector
+from runtime.bundle.engine import Engine
 
 FLOODS = Path(__file__).with_name("floods.py")
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"

@@ -13,8 +13,9 @@ import toy
 from fuzz import fuzz, in_batches
 from hypothesis import strategies as st
 
-from runtime.engine import BundleError, Engine
-from runtime.onnx_scan import FIELDS, REFUSED, ScanError, scan
+from runtime.bundle.engine import Engine
+from runtime.bundle.onnx_scan import FIELDS, REFUSED, ScanError, scan
+from runtime.errors import BundleError
 
 MODEL = "model.int8.onnx"
 ODD = st.sampled_from([

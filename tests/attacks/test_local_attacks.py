@@ -16,7 +16,8 @@ from programs import eventually, weakened
 from toy import write_bundle
 
 from runtime import secret
-from runtime.options import OptionsError, parse, read_config
+from runtime.errors import OptionsError
+from runtime.options import parse, read_config
 
 LOUD, QUIET = HOP * 15, SILENCE * 15
 
@@ -157,7 +158,8 @@ def test_what_a_command_leaves_in_a_session_of_its_own(listen, toy, tmp_path, pr
 
     assert not attack(program())
     if kind == "ends":
-        weak = program(("runtime/hook.py", "        self._clear_away()\n        if end == 0", "        if end == 0"))
+        weak = program(("runtime/sinks/hook.py",
+                        "        self._clear_away()\n        if end == 0", "        if end == 0"))
         assert attack(weak)
 
 
@@ -215,9 +217,9 @@ def test_a_keyword_in_chinese_where_the_locale_has_ascii_alone(listen, tmp_path,
 
     assert attack(program()) == {}
     assert (tmp_path / "said").read_text() == "小愛\n" and len(list((tmp_path / "clips").glob("*-_-*.wav"))) == 1
-    name = ("runtime/keep.py", "if not _can_be_a_name(keyword):", "if False:")
+    name = ("runtime/sinks/keep.py", "if not _can_be_a_name(keyword):", "if False:")
     assert attack(program(name)) == {"save_failed": 1}
-    weak = program(name, ("runtime/keep.py", "except Exception as error:", "except OSError as error:"))
+    weak = program(name, ("runtime/sinks/keep.py", "except Exception as error:", "except OSError as error:"))
     assert attack(weak) is None
 
 

@@ -18,10 +18,10 @@ import pytest
 from packaging.requirements import Requirement
 from weaken import weaken
 
-from edge_demo import arm64
+from edge_demo.deploy import arm64
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ("requirements.lock", "runtime/requirements.lock", "edge_demo/peers.lock")
+LOCKS = ("requirements.lock", "runtime/requirements.lock", "edge_demo/bench/peers.lock")
 ENTRY = re.compile(r"^([^ #\n].*?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)(?:    #.*\n)*", re.MULTILINE)
 
 
@@ -102,7 +102,7 @@ def test_the_device_gets_what_was_locked_and_nothing_else(registry, tmp_path):
     with pytest.raises(arm64.Arm64Error):  # an entry that lost its hash does not get by either
         arm64.add_wheels("3.13", "soxr==1.0\n", tmp_path / "evil")
     assert not (tmp_path / "evil/soxr.py").exists()
-    weak = weaken("edge_demo/arm64.py", ('"--require-hashes", ', ""))
+    weak = weaken("edge_demo/deploy/arm64.py", ('"--require-hashes", ', ""))
     weak.add_wheels("3.13", "soxr==1.0\n", tmp_path / "weak")
     assert (tmp_path / "weak/soxr.py").read_text() == "evil"
 

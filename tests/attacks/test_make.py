@@ -38,7 +38,7 @@ def desk(tmp_path: Path) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_text(f'#!/bin/sh\n[ {name} != python ] || printf "%s\\0" "$@" >> "{tmp_path}/told"\n')
         path.chmod(0o755)
-    for name in ("requirements.lock", "edge_demo/peers.lock", "models/word/model.safetensors"):
+    for name in ("requirements.lock", "edge_demo/bench/peers.lock", "models/word/model.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for name in (".venv", ".venv-peers"):
@@ -104,7 +104,7 @@ def test_make_runs_what_it_does_not_take_as_it_is(desk, name, target):
 
 def test_lists_and_lines(desk):
     make(desk, "compare", "BUNDLE", "dist/a dist/b")
-    assert (desk / "told").read_text().split("\0")[:4] == ["-m", "edge_demo.compare", "dist/a", "dist/b"]
+    assert (desk / "told").read_text().split("\0")[:4] == ["-m", "edge_demo.evaluate.compare", "dist/a", "dist/b"]
     (desk / "told").unlink()
     make(desk, "demo", "WAV", "a\nb $x.wav", in_environment=True)
     assert (desk / "told").read_text().split("\0")[:3] == ["-m", "edge_demo.demo", "a\nb $x.wav"]

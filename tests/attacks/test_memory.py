@@ -12,9 +12,10 @@ import toy
 from attack import ROOT, Attack, change_model, hear, refused
 from on_graphs import SCAN, extra
 
-from runtime.trial import try_out
+from runtime.bundle.trial import try_out
 
-MEMORY_MAX = re.search(r"^MemoryMax=(\d+)M$", (ROOT / "edge_demo" / "earshot.service").read_text(), re.MULTILINE)
+UNIT = ROOT / "edge_demo" / "deploy" / "earshot.service"
+MEMORY_MAX = re.search(r"^MemoryMax=(\d+)M$", UNIT.read_text(), re.MULTILINE)
 SERVICE = int(MEMORY_MAX[1])  # MB
 SIZES = [("LARGEST_RESULTS = 4 << 20", "LARGEST_RESULTS = 4 << 60"), ("MOST_WORK = 50_000_000", "MOST_WORK = 1 << 99")]
 ARENA = ('    options.add_session_config_entry("session.use_env_allocators", "1")\n', "")

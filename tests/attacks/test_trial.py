@@ -20,8 +20,9 @@ from on_graphs import SCAN
 from test_endless import DIVISION, at_every_step, divided
 from test_memory import SIZES, sparse_weights
 
-from runtime import trial
-from runtime.engine import BundleError, Engine
+from runtime.bundle import trial
+from runtime.bundle.engine import Engine
+from runtime.errors import BundleError
 
 QUICK = ("CPU_SECONDS = 20", "CPU_SECONDS = 1")
 NO_TRIAL = ("    folder = os.fspath(bundle_dir)\n    command", "    return None\n    command")
@@ -49,7 +50,7 @@ def weak_trial(weak_copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) 
     def make(*changes: tuple[str, str]) -> Any:
         folder = weak_copy(QUICK, *changes)
         monkeypatch.syspath_prepend(folder.parent)
-        return importlib.import_module(f"{folder.name}.trial")
+        return importlib.import_module(f"{folder.name}.bundle.trial")
 
     return make
 

@@ -17,7 +17,8 @@ from toy import write_bundle
 from wake_server import WakeServer
 
 FLOODS = Path(__file__).with_name("floods.py")
-SERVER, TALK, MESSAGES = (f"edge_demo/wyoming_{name}.py" for name in ("server", "conversation", "messages"))
+HOME = "edge_demo/home_assistant"
+SERVER, TALK, MESSAGES = (f"{HOME}/{name}.py" for name in ("wyoming_server", "conversation", "messages"))
 LOUD = (0.5 * 32767 * np.sin(np.arange(8000))).astype("<i2").tobytes()
 
 
@@ -29,7 +30,7 @@ def server(tmp_path):
 
     def start(*changes: tuple[str, str, str]) -> WakeServer:
         folder = weakened(tmp_path / f"program{len(started)}", *changes)
-        script = folder / "edge_demo" / "wyoming_server.py"
+        script = folder / "edge_demo" / "home_assistant" / "wyoming_server.py"
         started.append(WakeServer(folder / "log", "--bundle", bundle, script=script))
         return started[-1]
 

@@ -9,7 +9,7 @@ from py_compile import PycInvalidationMode
 
 import pytest
 
-from edge_demo import arm64, disk
+from edge_demo.deploy import arm64, disk
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("sfdisk", "mkfs.vfat", "mke2fs", "mcopy", "losetup", "resize2fs", "systemd-sysusers", "openssl")
@@ -27,7 +27,7 @@ def small_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(arm64, "site", lambda python: site)
     monkeypatch.setattr(arm64, "compile_all", lambda python, folder, shown: compileall.compile_dir(
         folder, quiet=1, stripdir=folder, prependdir=shown, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH))
-    monkeypatch.setattr("edge_demo.payload.RELEASES", tmp_path / "releases")
+    monkeypatch.setattr("edge_demo.deploy.payload.RELEASES", tmp_path / "releases")
     return site
 
 

@@ -7,7 +7,7 @@ import torch
 from random_models import random_model, save_checkpoint
 
 from export.__main__ import main
-from training.crnn import CRNN, Size
+from training.model.crnn import CRNN, Size
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from export.detector import Detector
-from training import checkpoint
-from training.crnn import CRNN, Size, new_model
+from training.model import checkpoint
+from training.model.crnn import CRNN, Size
+from training.model.ensemble import new_model
 
 RECIPE = """
 [data]

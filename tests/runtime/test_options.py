@@ -12,7 +12,8 @@ from toy import write_bundle
 
 from runtime import options
 from runtime.config_edit import save_thresholds
-from runtime.options import OptionsError, parse
+from runtime.errors import OptionsError
+from runtime.options import parse
 
 LOUD = (0.5 * 32767 * np.sin(np.arange(16000))).astype("<i2").tobytes()
 SILENCE = bytes(32000)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from training import recipe
-from training.crnn import CRNN, n_parameters
+from training.model.crnn import CRNN, n_parameters
 
 MINIMAL = '[data]\nkeywords = ["happy"]\n'
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -12,27 +11,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
-from test_windows import RECIPE
+from small import COMMAND, RECIPE, run, train
 
-from training import checkpoint
 from training import recipe as recipes
 from training import train as training
-from training.crnn import CRNN, networks
-
-COMMAND = [sys.executable, "-m", "training.train"]
-
-
-def run(folder, *arguments, command=COMMAND, **options):
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    words = [*command, *map(str, arguments)]
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, **options)
-
-
-def train(folder, corpus, out, text=RECIPE, **options):
-    recipe = folder / f"{out}.toml"
-    recipe.write_text(text)
-    return run(folder, recipe, "--data", corpus, "--out", folder / out, "--workers", "0", **options)
-
+from training.model import checkpoint
+from training.model.crnn import CRNN
+from training.model.ensemble import networks
 
 STOP = """
 import sys

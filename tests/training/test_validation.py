@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from training import recipe, validation
-from training.crnn import CRNN, Size, log_odds
 from training.metrics import event_intervals
+from training.model.crnn import CRNN, Size, log_odds
 
 SMALL = """
 [data]

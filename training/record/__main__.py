@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.data import SAMPLE_RATE, DataError
+from training.data.recordings import SAMPLE_RATE, DataError
 from training.record import files, guide, places
 from training.record.microphone import Microphone
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from training import data
-from training.data import SUFFIXES, DataError
+from training.data import recordings
+from training.data.recordings import SUFFIXES, DataError
 from training.record import places, takes
 
 TALK = "talk"
@@ -60,11 +60,11 @@ def parts(path: Path, folder: Path, speaker: str) -> Iterator[Found]:
     inner = inner[is_talk:]
     named = path.name.partition("_nohash_")[0] if "_nohash_" in path.name else speaker
     who = places.slug(inner[0] if inner else named)
-    audio = data.to_float(data.read(path))
+    audio = recordings.to_float(recordings.read(path))
     if is_talk:
         for i, start in enumerate(range(0, len(audio), places.PIECE)):
             piece = audio[start : start + places.PIECE]
-            yield Found(who, True, piece, i * places.PIECE / data.SAMPLE_RATE, places.talk_fault(piece))
+            yield Found(who, True, piece, i * places.PIECE / recordings.SAMPLE_RATE, places.talk_fault(piece))
         return
     any_take = False
     for take in takes.takes([audio], takes.room(audio)):

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training import data
-from training.data import DataError
+from training.data import recordings
+from training.data.recordings import DataError
 from training.record import places, takes
 
 MOST_SILENT = 3  # times that nothing was heard, until the next part begins
@@ -76,11 +76,11 @@ def record_part(listen: Listen, missing: list[Path]) -> None:
 
 def record_talk(listen: Listen, word: str, speaker: str, seconds: float, out: Path) -> None:
     """Pieces of talk until there are so many seconds. Raises DataError, OSError, Stopped."""
-    n = math.ceil(seconds * data.SAMPLE_RATE / places.PIECE)
+    n = math.ceil(seconds * recordings.SAMPLE_RATE / places.PIECE)
     missing = [path for i in range(n) if not (path := places.path(out, word, speaker, i, talk=True)).exists()]
     if not missing:
         return
-    left = len(missing) * places.PIECE // data.SAMPLE_RATE
+    left = len(missing) * places.PIECE // recordings.SAMPLE_RATE
     print(f"\ntalk: {left} seconds about anything, what you did today, what you see; only never {word!r}.")
     ask("Enter to begin: ")
     made = silent = 0
@@ -99,8 +99,7 @@ def record_talk(listen: Listen, word: str, speaker: str, seconds: float, out: Pa
         silent = 0
         places.keep(missing[made], piece)
         made += 1
-        show(f"{(len(missing) - made) * places.PIECE // data.SAMPLE_RATE} seconds to go")
-    return made
+        show(f"{(len(missing) - made) * places.PIECE // recordings.SAMPLE_RATE} seconds to go")
 
 
 def ask(question: str) -> str:

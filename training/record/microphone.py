@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from training.data import SAMPLE_RATE, DataError
+from training.data.recordings import SAMPLE_RATE, DataError
 
 BLOCK = 1280  # samples at 16 kHz
 PATIENCE = 5.0  # seconds without audio

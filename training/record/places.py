@@ -1,12 +1,19 @@
-"""Where takes and talk are kept, and what talk must have to be kept."""
+"""Where takes and talk are kept, and what talk must have to be kept.
+
+    recordings/<word>/<speaker>_nohash_<n>.wav          takes, 16 kHz, spaces in the word as underscores
+    recordings/_talk_/<word>/<speaker>_nohash_<n>.wav   ten seconds each of what the same people say besides
+
+This is Speech Commands' layout: `training.data.recordings.find(base, ["recordings"], words=True)` reads the takes,
+`find(base, ["recordings/_talk_/<word>"])` the talk.
+"""
 
 import re
 from pathlib import Path
 
 import numpy as np
 
-from training import data
-from training.data import SAMPLE_RATE
+from training.data import recordings
+from training.data.recordings import SAMPLE_RATE
 from training.record import takes
 
 PIECE = 10 * SAMPLE_RATE  # samples of talk in a file
@@ -30,7 +37,7 @@ def path(out: Path, word: str, speaker: str, number: int, talk: bool = False) ->
 def keep(path: Path, audio: np.ndarray) -> None:
     """Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data.write(path, audio)
+    recordings.write(path, audio)
 
 
 def talk_fault(piece: np.ndarray) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.data import SAMPLE_RATE
+from training.data.recordings import SAMPLE_RATE
 
 FRAME = 320  # 20 ms
 A_SECOND = SAMPLE_RATE // FRAME  # frames

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from training.data import DataError
+from training.data.recordings import DataError
 from training.voices import clips, engines, pronunciation
 
 SECONDS = 3.0  # for which an engine speaks to measure its speed

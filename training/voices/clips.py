@@ -22,8 +22,8 @@ import soundfile
 import soxr
 from tqdm import tqdm
 
-from training import data
-from training.data import SAMPLE_RATE, Clip, DataError
+from training.data import recordings
+from training.data.recordings import SAMPLE_RATE, Clip, DataError
 from training.voices import engines
 from training.voices.voice import Manner, Speaker
 
@@ -80,7 +80,7 @@ def clips(
         make_until(n, place, name, texts, speakers)
     except OSError as error:
         raise DataError(f"{place}: cannot be written ({error.strerror or error}); make room there") from None
-    found = sorted(data.clips_of(place, words=True), key=lambda clip: number(clip.path))
+    found = sorted(recordings.clips_of(place, words=True), key=lambda clip: number(clip.path))
     return found[:n]
 
 
@@ -198,7 +198,7 @@ def make(job: Job) -> Made:
     """Say, warp, trim and write a clip, or read it if it is there. Raises OSError where it cannot be written."""
     rate = job.manner.rate
     if job.path.exists():
-        audio = data.to_float(data.read(job.path))
+        audio = recordings.to_float(recordings.read(job.path))
     else:
         asked = Manner(rate / job.warp, job.manner.pitch / job.warp, job.manner.stress)
         try:
@@ -209,15 +209,15 @@ def make(job: Job) -> Made:
         if not np.isfinite(audio).all() or float(np.abs(audio).max(initial=0)) < SILENT:
             return Made(job, 0, f"{job.speaker.engine} said nothing")
         audio = trimmed(audio)
-        data.write(job.path, audio)
-    start, end = data.spoken_part(audio)
+        recordings.write(job.path, audio)
+    start, end = recordings.spoken_part(audio)
     seconds = (end - start) / SAMPLE_RATE
     return Made(job, seconds * rate, "" if seconds >= SHORTEST else "too short")
 
 
 def trimmed(audio: np.ndarray) -> np.ndarray:
     """From a tenth of a second before what is said until as long after it, silence where the voice has less."""
-    start, end = data.spoken_part(audio)
+    start, end = recordings.spoken_part(audio)
     padded = np.pad(audio, MARGIN)
     return padded[start : end + 2 * MARGIN] * (PEAK / float(np.abs(audio).max()))
 

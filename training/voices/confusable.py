@@ -7,8 +7,8 @@ import functools
 import re
 import subprocess
 
-from training.synthesize import distance
 from training.voices import espeak
+from training.voices.synthesize import distance
 
 COMMON = 6000  # words, down to about ten in a million
 WORDS_AN_HOUR = 9000  # of one who talks

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from training.data import DataError
+from training.data.recordings import DataError
 from training.voices import espeak, festival, flite, pico, piper, rhvoice
 from training.voices.voice import Engine, Speaker
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from training.data import DataError
+from training.data.recordings import DataError
 from training.voices.voice import Manner, Speaker, matches
 
 NAME = "Piper"

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from training.data import DataError
+from training.data.recordings import DataError
 from training.voices import confusable, espeak
 
 MOST_LETTERS = 40

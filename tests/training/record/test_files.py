@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from speech import RATE, room, takes_of, word
 
-from training import data
+from training.data import recordings
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -38,11 +38,11 @@ def phone(tmp_path) -> Path:
 def test_takes_and_talk_from_files(phone):
     done = record(phone, "--from", "phone", "--speaker", "ann")
     assert done.returncode == 0, done.stderr
-    clips = data.clips_of(phone / "recordings", words=True)
+    clips = recordings.clips_of(phone / "recordings", words=True)
     names = [clip.path.name.split("_nohash_")[0] for clip in clips]
     assert {clip.word for clip in clips} == {"hey_juniper"} and sorted(names) == ["ann"] * 3 + ["ben-b"] * 2
     assert all(0.8 * RATE < len(clip.read()) < 1.6 * RATE for clip in clips)
-    talk = data.find(phone / "recordings", ["_talk_/hey_juniper"])
+    talk = recordings.find(phone / "recordings", ["_talk_/hey_juniper"])
     assert [clip.path.name.split("_nohash_")[0] for clip in talk] == ["ann"] * 3
     assert "5 takes, speakers: 2; talk: 30 s" in done.stdout
     for why in ("hiss.wav: 0.0 s: left out: silent", "broken.wav"):
@@ -81,5 +81,5 @@ def test_a_full_disk_leaves_nothing_half_written(phone, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
-        data.write(phone / "take.wav", word())
+        recordings.write(phone / "take.wav", word())
     assert not list(phone.glob("take*"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from speech import RATE, room, takes_of, word
 
-from training.data import DataError
+from training.data.recordings import DataError
 from training.record import guide, places
 
 

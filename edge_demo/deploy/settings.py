@@ -1,0 +1,151 @@
+"""What a system is to be after its first boot: host name, user, Wi-Fi and keyboard, as `make flash` takes them.
+
+A TOML file, readable by you alone:
+
+    hostname = "kitchen"
+
+    [user]                      # without this, Raspberry Pi OS asks at its first boot, on a screen
+    name = "anna"
+    password = "correct horse"  # plain, which is hashed before it goes to the card, or a hash of: openssl passwd -6
+    ssh-key = "~/.ssh/id_ed25519.pub"
+
+    [wifi]
+    name = "home network"
+    password = "…"              # hashed too
+    country = "DE"
+
+    [keyboard]
+    layout = "de"
+"""
+
+import base64
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from edge_demo.deploy import disk
+
+NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
+LONGEST_USER = 32  # characters: useradd's
+LONGEST_SSID = 32  # bytes: IEEE 802.11's
+# crypt(5)'s SHA-256, SHA-512, yescrypt and bcrypt. Whatever is none of them is a password, also one that begins with $.
+CRYPT = re.compile(r"\$(5\$SB{43}|6\$SB{86}|y\$B+\$B+\$B{43}|2[aby]\$\d\d\$B{53})"
+                   .replace("S", r"(rounds=\d{4,9}\$)?B{1,16}\$").replace("B", "[./0-9A-Za-z]"))
+KEY = re.compile(r"(ssh-\S+|ecdsa-\S+|sk-\S+) (\S+)( .*)?")
+# The settings: table → key → whether it must be there.
+KEYS = {"": {"hostname": False}, "user": {"name": True, "password": False, "ssh-key": False},
+        "wifi": {"name": True, "password": True, "country": True}, "keyboard": {"layout": True}}
+
+
+class SettingsError(Exception):
+    """A mistake of the user's. The message is one line: what is wrong and what to do."""
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Tables and keys as above, checked, with passwords hashed. Raises SettingsError and DiskError."""
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}): name a TOML file") from None
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
+    if path.stat().st_mode & 0o077:
+        raise SettingsError(f"{path}: others may read it, and it holds secrets: chmod 600 {path}")
+    for name, value in told.items():
+        _check_table(path, name, value)
+    _check_names(path, told)
+    if "user" in told:
+        _complete_user(path, told["user"])
+    if "wifi" in told:
+        _complete_wifi(path, told["wifi"])
+    return told
+
+
+def _complete_user(path: Path, user: dict[str, str]) -> None:
+    """The password's hash in its place, and the key in that of its file's name."""
+    if "password" not in user and "ssh-key" not in user:
+        raise SettingsError(f"{path}: user {user['name']} could not log in: give a password or an ssh-key")
+    if "password" in user and not CRYPT.fullmatch(user["password"]):
+        user["password"] = disk.run("openssl", "passwd", "-6", "-stdin", text=user["password"]).strip()
+    if "ssh-key" not in user:
+        return
+    told = user["ssh-key"]
+    if not KEY.fullmatch(told):
+        try:
+            user["ssh-key"] = Path(told).expanduser().read_text().strip()
+        except (OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: ~nobody
+            raise SettingsError(f"{path}: ssh-key {told} cannot be read: name a public key's file") from None
+    if "PRIVATE" in user["ssh-key"]:
+        raise SettingsError(f"{path}: {told} is the private key, which stays here: name {told}.pub")
+    if not is_key(user["ssh-key"]):
+        raise SettingsError(f"{path}: ssh-key {told[:80]} is no public key: name the file that ends in .pub")
+
+
+def is_key(line: str) -> bool:
+    """Whether it is an ssh public key: a kind, and in base64 some fields, first the kind again (RFC 4253, 6.6)."""
+    match = KEY.fullmatch(line)
+    try:
+        rest = base64.b64decode(match[2], validate=True) if match else b""
+    except ValueError:
+        return False
+    fields = []
+    while rest:
+        end = 4 + int.from_bytes(rest[:4], "big")
+        fields.append(rest[4:end])
+        if len(rest) < end:
+            return False
+        rest = rest[end:]
+    return match is not None and len(fields) > 1 and fields[0] == match[1].encode()
+
+
+def _complete_wifi(path: Path, wifi: dict[str, str]) -> None:
+    """The key in the place of the password it is made of."""
+    if len(wifi["name"].encode()) > LONGEST_SSID:
+        raise SettingsError(f"{path}: a name of Wi-Fi has {LONGEST_SSID} bytes at most: correct it")
+    if not re.fullmatch("[0-9a-fA-F]{64}", wifi["password"]):
+        if not 8 <= len(wifi["password"].encode()) <= 63:
+            raise SettingsError(f"{path}: a password of Wi-Fi has 8 to 63 characters: correct it")
+        secret = wifi["password"].encode(), wifi["name"].encode()
+        wifi["password"] = hashlib.pbkdf2_hmac("sha1", *secret, 4096, 32).hex()  # IEEE 802.11i's key
+
+
+def _check_table(path: Path, name: str, value: Any) -> None:
+    table = name if name in KEYS else ""
+    content = value if table else {name: value}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: {name} must be a table: [{name}]")
+    for key, text in content.items():
+        if key not in KEYS[table]:
+            known = ", ".join(KEYS[table] if table else ("hostname", "[user]", "[wifi]", "[keyboard]"))
+            raise SettingsError(f"{path}: unknown key {key!r}: {table + ' has' if table else 'there are'} {known}")
+        if not isinstance(text, str) or not text or not text.isprintable():
+            raise SettingsError(f"{path}: {key} must be a text of one line: correct it")
+    missing = [key for key, is_needed in KEYS[table].items() if is_needed and key not in content]
+    if missing:
+        raise SettingsError(f"{path}: [{table}] needs {' and '.join(missing)}: add it")
+
+
+def _check_names(path: Path, told: dict[str, Any]) -> None:
+    for name in (told.get("hostname", "a"), told.get("user", {}).get("name", "a")):
+        if not NAME.fullmatch(name):
+            raise SettingsError(f"{path}: {name!r} is no name: small letters a-z, digits and -, starting with a letter")
+    user = told.get("user", {}).get("name", "a")
+    if user in ("root", "earshot"):
+        raise SettingsError(f"{path}: user {user} is the system's: choose another name")
+    if len(user) > LONGEST_USER:
+        raise SettingsError(f"{path}: user {user}: a name has {LONGEST_USER} characters at most: choose another")
+    if "wifi" in told and not re.fullmatch("[A-Z]{2}", told["wifi"]["country"]):
+        raise SettingsError(f"{path}: country must be two capital letters, such as DE: correct it")
+    if "keyboard" in told and not re.fullmatch("[a-z]{2,8}", told["keyboard"]["layout"]):
+        raise SettingsError(f"{path}: layout must be small letters, such as de: correct it")
+
+
+def check_user(root: Path, settings: dict[str, Any]) -> None:
+    """Raises SettingsError when that system has a user or a group of its own by the user's name."""
+    for file in ("etc/passwd", "etc/group"):
+        for line in (root / file).read_text().splitlines():
+            name, _, number, *_ = line.split(":")
+            if name == settings.get("user", {}).get("name") and not 1000 <= int(number) < 60000:
+                raise SettingsError(f"user {name} is the system's (/{file} has it): choose another name")

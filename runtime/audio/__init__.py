@@ -1,0 +1,1 @@
+"""Audio → hops: files, standard input, microphones; imports nothing else of ours."""

@@ -1,0 +1,1 @@
+"""A bundle's files checked, tried and run: from hops to scores to events; imports runtime.errors."""

@@ -1,0 +1,49 @@
+"""Recordings out of Debian packages: games whose characters talk, spoken descriptions, telephone prompts, music.
+
+Nothing else that a package registry holds is as varied: some hundred voices, acted and plain, in many languages.
+Fetched once with apt-get (no root needed), unpacked below runs/packages, and found again. What is played there is used
+for training and for tests only and never passed on. Which of it is for what, corpora.toml says.
+"""
+
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+from training.data import unpack
+from training.data.recordings import DataError
+
+FOLDER = Path("runs/packages")
+UNPACK = {"queen.1c": unpack.amazon_queen, "sky.dnr": unpack.steel_sky}  # file → what makes recordings of it
+
+
+def fetched(name: str, folder: Path = FOLDER) -> Path:
+    """The folder of an unpacked package. Raises DataError where it cannot be had."""
+    place = folder / name
+    if place.exists():
+        return place
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        try:
+            with tqdm(total=0, bar_format="fetching {desc} {elapsed}", desc=name):
+                subprocess.run(["apt-get", "download", name], cwd=made, check=True, capture_output=True)
+                partial = Path(made) / name
+                for package in list(Path(made).glob("*.deb")):
+                    subprocess.run(["dpkg-deb", "--extract", package, partial], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = (getattr(error, "stderr", None) or str(error).encode()).decode().strip().splitlines()[-1]
+            raise DataError(f"cannot fetch {name} ({said}); needs apt-get, or set data.packages = []") from None
+        for file, make in UNPACK.items():
+            for found in partial.rglob(file):
+                try:
+                    make(found)
+                except (OSError, struct.error, IndexError) as error:
+                    raise DataError(f"{name}: {file} cannot be read as it should ({error}); another version?") from None
+        try:
+            partial.rename(place)
+        except OSError:
+            if not place.exists():  # another process was faster
+                raise
+    return place

@@ -1,0 +1,1 @@
+"""Losses, distillation and pruning; imports training.model, training.windows and training.processes."""
