@@ -29,6 +29,7 @@ from training.voices.voice import Manner, Speaker
 
 VERSION = 1  # raise it when clips come out differently
 VALIDATION_EVERY = 6  # so many clips, one is by a voice for validation
+BATCH = 12  # clips that are made at once, at the least
 MARGIN = SAMPLE_RATE // 10  # samples that stay before and after what is said
 SHORTEST = 0.1  # seconds of speech
 SILENT = 1e-3  # peak, of full scale
@@ -111,9 +112,9 @@ def make_until(n: int, place: Path, name: str, texts: tuple[str, ...], speakers:
         while have < n:
             if tried > 3 * n + 60:
                 raise DataError(
-                    f"{name}: of {tried} clips only {have} are good ({commonest(faults)}); spell it otherwise"
+                    f"{name}: only {have} of {tried} clips are good ({commonest(faults)}); spell it otherwise"
                 )
-            numbers = range(tried, tried + math.ceil((n - have) * 1.05))
+            numbers = range(tried, tried + max(BATCH, math.ceil((n - have) * 1.05)))
             jobs = [draw(i, place / name, texts, groups[i % VALIDATION_EVERY == VALIDATION_EVERY - 1]) for i in numbers]
             made = without_outliers(run(jobs, bar))
             for one in made:
@@ -176,21 +177,24 @@ def draw(i: int, folder: Path, texts: tuple[str, ...], groups: list[tuple[float,
 
 
 def run(jobs: list[Job], bar: tqdm) -> list[Made]:
-    """All clips that are not there yet, in processes: no two utterances of one engine at a time in each. A process that
-    an engine has crashed is replaced, and its clips are tried again, then left out."""
-    jobs = sorted(jobs, key=lambda job: (job.speaker.engine, job.speaker.voice))  # so that voices are loaded once
+    """All clips that are not there yet, in processes, as engines keep things in memory that no thread may share. An
+    engine that crashes its process is tried once more; then the rest of its clips are left out."""
     done: dict[Job, Made] = {}
-    for attempt in range(3):
-        left = [job for job in jobs if job not in done]
-        alone = attempt == 2  # one clip a process, to find the one that crashes it
-        try:
-            with ProcessPoolExecutor(1 if alone else os.cpu_count()) as pool:
-                for made in pool.map(make, left, chunksize=1 if alone else 8):
-                    done[made.job] = made
-                    bar.update(not made.fault and bar.n < bar.total)
-        except BrokenProcessPool:
-            continue
-        break
+    order = sorted(jobs, key=lambda job: (job.speaker.engine, job.speaker.voice))  # so that voices are loaded once
+    pool = ProcessPoolExecutor(os.cpu_count())
+    try:
+        for _, some in groupby(order, lambda job: job.speaker.engine):
+            group = list(some)
+            for _ in range(2):
+                left = [job for job in group if job not in done]
+                try:
+                    for made in pool.map(make, left, chunksize=4):
+                        done[made.job] = made
+                        bar.update(not made.fault and bar.n < bar.total)
+                except BrokenProcessPool:
+                    pool = ProcessPoolExecutor(os.cpu_count())
+    finally:
+        pool.shutdown(cancel_futures=True)
     return [done.get(job, Made(job, 0, f"{job.speaker.engine} crashed")) for job in jobs]
 
 

@@ -4,13 +4,15 @@ How common words are is wordfreq's knowledge (Speer 2022, doi:10.5281/zenodo.719
 """
 
 import functools
+import os
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 from training.voices import espeak
 from training.voices.synthesize import distance
 
-COMMON = 6000  # words, down to about ten in a million
+COMMON = 4000  # words, down to about twenty in a million
 WORDS_AN_HOUR = 9000  # of one who talks
 ALIKE = 0.34  # share of a keyword's sounds that may be others
 SHORTEST_PART = 4  # sounds of a word in a phrase that is looked at by itself
@@ -44,14 +46,20 @@ def common(language: str) -> tuple[tuple[str, str, float], ...]:
 def sounds(words: list[str], language: str) -> list[str]:
     """Each word in espeak-ng's letters for sounds, without marks of stress, length and shade."""
     command = ["espeak-ng", "-q", "-x", "-v", espeak.accent(language) or language]
-    said: list[str] = []
-    for i in range(0, len(words), 500):
-        part = words[i : i + 500]
-        lines = subprocess.run(command, input="\n".join(part), capture_output=True, text=True, check=True).stdout
-        rows = lines.splitlines()
-        said += rows if len(rows) == len(part) else [""] * len(part)
+
+    def read(part: list[str]) -> list[str]:
+        done = subprocess.run(command, input="\n".join(part), capture_output=True, text=True, check=True)
+        lines = done.stdout.splitlines()
+        return lines if len(lines) == len(part) else [""] * len(part)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        said = [line for part in pool.map(read, batches(words)) for line in part]
     # 3 and 0 are vowels, other digits are shades; "happier" has "happy" in it
-    return [re.sub(r"[\s',:;%|_!1245-9]|\([a-z-]+\)", "", line).replace("I", "i") for line in said]
+    return [re.sub(r"[\s',:;%|_!#1245-9]|\([a-z-]+\)", "", line).replace("I", "i") for line in said]
+
+
+def batches(words: list[str]) -> list[list[str]]:
+    return [words[i : i + 250] for i in range(0, len(words), 250)]
 
 
 def times_an_hour(text: str, language: str) -> float:
