@@ -6,20 +6,20 @@ MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
 RECIPE ?= base
 # What a user gives is text: make would run a $(shell …) in it, and the shell what follows a semicolon. So make takes it as it
 # is, and recipes read it from the environment: "$$WAV", or $$BUNDLE where it may be a list.
-GIVEN := BUNDLE CONFIG DEVICE FORCE HOURS IMAGE KEYWORD MODELS OUT PEERS PI PYTHON QUICK RECIPE RECIPES RETRAIN ROLLBACK SEED \
-  SETTINGS VERSION WAV
+GIVEN := BUNDLE CONFIG DEVICE FORCE FROM HOURS IMAGE KEYWORD MODELS OUT PEERS PI PYTHON QUICK RECIPE RECIPES RETRAIN ROLLBACK \
+  SEED SETTINGS SPEAKER VERSION WAV WORD
 $(foreach name,$(GIVEN),$(if $(value $(name)),$(eval override export $(name) := $$(value $(name)))))
 export PYTHON := $(or $(PYTHON),$(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3))
 override export DIST := $(MODELS:models/%=dist/%)
 override export BUNDLES := $(or $(BUNDLE),dist/happy-ensemble)
-SYSTEM := portaudio19-dev espeak-ng flite wamerican
+SYSTEM := portaudio19-dev espeak-ng flite wamerican festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts
 # To build for arm64, to put files into images, and to boot them.
 IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-support patchelf rsync openssh-client \
   fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils
 TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck qemu-user-static
 
-.PHONY: help export check test pytest test-all soak train table ablation data demo evaluate compare measure bench test-arm64 \
+.PHONY: help export check test pytest test-all soak train record table ablation data demo evaluate compare measure bench test-arm64 \
   deploy flash image test-image lock system test-system image-system clean
 .DEFAULT_GOAL := help
 
@@ -29,6 +29,7 @@ help:
 	@echo "make test-all               the same with 100 000 fuzzed inputs of each kind, minutes-long faults, the soak"
 	@echo "make soak                   24 hours of audio as fast as it goes (HOURS=2, BUNDLE=dist/happy-ensemble)"
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
+	@echo "make record WORD=\"hey juniper\"   say a word into the microphone, guided; FROM=folder of files instead; SPEAKER=ann"
 	@echo "make table                  every recipe, its control, three seeds: train what is missing, measure, docs/results.md;"
 	@echo "                            RETRAIN=1 from scratch in runs/retrained, QUICK=1 its shape in an hour in runs/quick;"
 	@echo "                            RECIPES=\"base mine\" trains what is missing of these and leaves the other rows"
@@ -70,6 +71,10 @@ soak: export
 
 train: .venv/ready
 	$(PY) -m training.train "$$RECIPE" $(if $(KEYWORD),--keyword="$$KEYWORD") $(if $(SEED),--seed="$$SEED")
+
+record: .venv/ready
+	$(PY) -m training.record $(if $(FROM),--from="$$FROM") $(if $(SPEAKER),--speaker="$$SPEAKER") \
+	  $(if $(DEVICE),--device="$$DEVICE") -- "$$WORD"
 
 table: .venv/ready
 	$(PY) -m edge_demo.results.table $$RECIPES $(if $(RETRAIN),--runs runs/retrained) $(if $(QUICK),--quick --runs runs/quick --out runs/quick)
