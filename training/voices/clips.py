@@ -36,7 +36,7 @@ SILENT = 1e-3  # peak, of full scale
 OUTLIER = 2.0  # times longer or shorter than the median, speaking rate accounted for
 PEAK = 0.5
 # espeak-ng's variants are settings of one synthesiser: they count as no more people than these.
-MOST_PEOPLE = {"espeak-ng": 12}
+MOST_PEOPLE = {"espeak-ng": 6}
 
 
 @dataclass(frozen=True)
