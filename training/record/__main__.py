@@ -27,7 +27,7 @@ def record(word: str, args: argparse.Namespace) -> None:
         guide.record(microphone.listen, word, first, args.takes, args.out)
         guide.record_talk(microphone.listen, word, first, args.talk, args.out)
         n = max(1, round(OTHERS * args.takes))
-        while name := guide.ask(f"\nSomebody else, for {n} takes? A name, or Enter to end: "):
+        while name := guide.ask(f"\nSomebody else (takes: {n})? A name, or Enter to end: "):
             guide.record(microphone.listen, word, name, n, args.out)
     finally:
         microphone.close()

@@ -48,7 +48,7 @@ def record(listen: Listen, word: str, speaker: str, n: int, out: Path) -> None:
     for part, numbers in plan(n):
         missing = [path for i in numbers if not (path := places.path(out, word, speaker, i)).exists()]
         if missing:
-            print(f"\n{part.name}: say {word!r} {len(missing)} times, {part.how}. Pause after each.")
+            print(f"\n{part.name}, takes: {len(missing)}. Say {word!r} {part.how}; pause after each.")
             ask("Enter when you are there, then wait a second: ")
             record_part(listen, missing)
 

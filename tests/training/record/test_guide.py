@@ -57,7 +57,7 @@ def test_a_second_run_records_what_is_missing(tmp_path, answers, capsys):
     guide.record(Room(takes_of(10)).listen, "juniper", "ann", 4, tmp_path)
     assert numbers(tmp_path / "juniper") == [0, 1, 2, 3]
     assert (tmp_path / "juniper" / "ann_nohash_1.wav").stat().st_mtime_ns == kept
-    assert capsys.readouterr().out.count("say 'juniper'") == 1
+    assert capsys.readouterr().out.count("Say 'juniper'") == 1
 
 
 def test_a_silent_part_is_left_after_a_while(tmp_path, answers, capsys):
