@@ -33,8 +33,8 @@ class Clips:
 
     def names(self) -> list[str]:
         """All of them, in a fixed order."""
-        clips: list[data.Clip | corpora.Recording] = [*sum(self.keywords, []), *self.words, *self.speech, *self.packages]
-        clips += [*self.noise, *self.loud, *self.synthetic, *sum(self.voices, [])]
+        clips: list[data.Clip | corpora.Recording] = [*sum(self.keywords, []), *self.words, *self.speech]
+        clips += [*self.packages, *self.noise, *self.loud, *self.synthetic, *sum(self.voices, [])]
         return [clip.name for clip in clips]
 
 
