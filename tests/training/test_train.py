@@ -102,9 +102,7 @@ def test_an_ensemble_goes_on_after_an_interruption_and_teaches(folder, corpus):
     assert done.returncode == 0 and "happy-pieces-s0: all 2 epochs" in done.stdout
 
 
-PRUNED = (
-    RECIPE.replace("epochs = 2", "epochs = 3")
-    + """
+PRUNED = RECIPE.replace("epochs = 2", "epochs = 3") + """
 [distill]
 teachers = ["teacher.toml"]
 seeds = [3]
@@ -114,7 +112,6 @@ channels = 1
 hidden = 3
 share = 0.34
 """
-)
 
 
 def test_a_pruned_student_is_small_and_goes_on_after_an_interruption(folder, corpus, monkeypatch, capsys):

@@ -105,7 +105,7 @@ def make_until(n: int, place: Path, name: str, texts: tuple[str, ...], speakers:
     tried, faults = 0, Counter[str]()
     if (state := place / "tried.json").exists():
         tried = json.loads(state.read_text())
-    have = len(list((place / name).glob("*.wav"))) if tried else 0
+    have = sum(number(path) < tried for path in (place / name).glob("*.wav"))  # later ones were not judged yet
     if have >= n:
         return
     with tqdm(total=n, initial=min(n, have), desc=f"{name} by many voices", unit="clip") as bar:

@@ -59,13 +59,14 @@ def test_silence_is_trimmed_and_the_warp_undone(fake, tmp_path):
         assert start == pytest.approx(clips.MARGIN, abs=700) and len(audio) - end == pytest.approx(
             clips.MARGIN, abs=700
         )
-        rate = clips.draw(clips.number(clip.path), Path(), ("juniper",), group()).manner.rate
+        rate = clips.draw(clips.number(clip.path), Path(), ("juniper",), groups()[0]).manner.rate
         assert (end - start) / SAMPLE_RATE * rate == pytest.approx(0.5, abs=0.06)
         assert np.abs(audio).max() == pytest.approx(clips.PEAK, abs=0.01)
 
 
-def group() -> list[tuple[float, list[Speaker]]]:
-    return clips.by_engine(engines.known("en"))
+def groups() -> list[list[tuple[float, list[Speaker]]]]:
+    """For training, for validation."""
+    return [clips.by_engine(some) for some in engines.split(engines.known("en"))]
 
 
 def test_a_warp_moves_what_is_heard_but_neither_rate_nor_pitch(fake):
@@ -87,6 +88,15 @@ def test_a_second_run_changes_nothing_and_a_stopped_one_goes_on(fake, tmp_path):
         clip.path.unlink()
     next(tmp_path.glob("*/tried.json")).unlink()
     assert contents(clips.clips("juniper", 20, folder=tmp_path)) == whole
+
+
+def test_clips_of_a_batch_that_was_stopped_are_judged(fake, tmp_path):
+    clips.clips("juniper", 10, folder=tmp_path)
+    (place,) = tmp_path.iterdir()
+    for i in (13, 17):  # of a batch that was not finished; far too long
+        path = clips.draw(i, place / "juniper", ("juniper",), groups()[i % 6 == 5]).path
+        recordings.write(path, 0.1 * np.random.default_rng(i).standard_normal(3 * SAMPLE_RATE))
+    assert all(len(clip.read()) < SAMPLE_RATE for clip in clips.clips("juniper", 20, folder=tmp_path))
 
 
 def test_clips_do_not_depend_on_the_number_of_processes(fake, tmp_path, monkeypatch):
