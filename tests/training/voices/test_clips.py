@@ -96,7 +96,7 @@ def test_clips_of_a_batch_that_was_stopped_are_judged(fake, tmp_path):
     for i in (13, 17):  # of a batch that was not finished; far too long
         path = clips.draw(i, place / "juniper", ("juniper",), groups()[i % 6 == 5]).path
         recordings.write(path, 0.1 * np.random.default_rng(i).standard_normal(3 * SAMPLE_RATE))
-    assert all(len(clip.read()) < SAMPLE_RATE for clip in clips.clips("juniper", 20, folder=tmp_path))
+    assert all(len(clip.read()) < SAMPLE_RATE for clip in clips.clips("juniper", 14, folder=tmp_path))
 
 
 def test_clips_do_not_depend_on_the_number_of_processes(fake, tmp_path, monkeypatch):
