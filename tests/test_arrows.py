@@ -13,6 +13,7 @@ ARROWS = {
     "training.data": set(),
     "training.methods": {"training.model", "training.processes", "training.windows"},
     "training.model": {"training.recipe"},
+    "training.record": {"training.data"},
     "training.voices": {"training.data"},
     "training.windows": {"training.data", "training.model", "training.recipe", "training.voices"},
     "export": {"runtime.c", "training.model"},  # what reads a model.bin verifies it
