@@ -11,9 +11,10 @@ ROOMS = {"training", "export", "runtime", "edge_demo"}
 ARROWS = {
     "training": set(),
     "training.data": set(),
-    "training.methods": {"training.model", "training.processes", "training.windows"},
+    "training.methods": {"training.distributed", "training.model", "training.recipe", "training.windows"},
     "training.model": {"training.recipe"},
     "training.voices": {"training.data"},
+    "training.validation": {f"training.{name}" for name in ("data", "metrics", "model", "recipe", "windows")},
     "training.windows": {"training.data", "training.model", "training.recipe", "training.voices"},
     "export": {"training.model"},
     "export.folder": {"export.detector", "export.step"},

@@ -1,8 +1,8 @@
-"""Training by several processes, on one host or many, started by torchrun; without it, everything here does nothing.
+"""Training by several processes, on one host or many, started by torchrun. Without torchrun there is one.
 
-Each process learns from its share of every batch, and all step as one (Li et al. 2020, "PyTorch Distributed:
-Experiences on Accelerating Data Parallel Training"). A mean over the batch is the mean of the processes' means; what
-else a loss divides by, they must agree on.
+Each process computes the gradients of its share of every batch, and all take the same step (Li et al. 2020, "PyTorch
+Distributed: Experiences on Accelerating Data Parallel Training"). A mean over the batch is the mean of the processes'
+means; any other divisor of a loss must be the same in all processes.
 """
 
 import os
@@ -12,80 +12,81 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-PATIENCE = timedelta(hours=12)  # for the process that makes the windows while the others wait
+TIMEOUT = timedelta(hours=12)  # while one process makes the training windows, the others wait
 
 
 def start() -> None:
-    """Join the others, if torchrun started this process: by nccl where there are GPUs, else by gloo."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
+    """Join the other processes if torchrun started this one: by nccl where there are GPUs, else by gloo."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(device())
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
 
 
 def stop() -> None:
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
-def count() -> int:
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    return dist.get_rank() if dist.is_initialized() else 0
 
 
 def device() -> torch.device:
-    """A GPU of one's own under torchrun where there are any. One process alone stays on the CPU: models as small as
-    these gain nothing from a GPU."""
-    if count() == 1 or not torch.cuda.is_available():
+    """The process's own GPU under torchrun, where there are any. A single process uses the CPU: models of this size
+    gain nothing from a GPU."""
+    if world_size() == 1 or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def say(line: str) -> None:
+def print_once(line: str) -> None:
     if rank() == 0:
         print(line, flush=True)
 
 
 def share(batch: int) -> slice:
-    """Which part of a batch is this process's."""
-    size = batch // count()
+    """The part of a batch that is this process's."""
+    size = batch // world_size()
     return slice(rank() * size, (rank() + 1) * size)
 
 
 def mean(values: Tensor) -> Tensor:
-    """Mean over the processes, such as of how many windows hold the keyword: what a loss divides by."""
-    if count() > 1:
+    """Mean over the processes."""
+    if world_size() > 1:
         values = values.detach().clone().float()
-        distributed.all_reduce(values)
-        values /= count()
+        dist.all_reduce(values)
+        values /= world_size()
     return values
 
 
-def wait() -> None:
-    """Until all processes are here."""
-    if count() > 1:
-        distributed.barrier()
+def barrier() -> None:
+    """Wait for all processes."""
+    if world_size() > 1:
+        dist.barrier()
 
 
 @contextmanager
-def one_at_first() -> Iterator[None]:
-    """Of each host one process goes first: it makes what is kept on disk, which the others then find."""
+def one_first() -> Iterator[None]:
+    """One process of each host runs the block before the others, which then find the files that it made."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     if not first:
-        wait()
+        barrier()
     yield
     if first:
-        wait()
+        barrier()
 
 
 class Classify(nn.Module):
-    """A model's `classify` as a forward, which is where DistributedDataParallel listens."""
+    """A model's `classify` as the forward of a module: DistributedDataParallel averages gradients of that only."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -95,6 +96,6 @@ class Classify(nn.Module):
         return self.model.classify(*arguments)  # type: ignore[operator]
 
 
-def together(model: nn.Module) -> nn.Module:
-    """What classifies like the model; in several processes with the mean of all their gradients."""
-    return DistributedDataParallel(Classify(model)) if count() > 1 else Classify(model)
+def parallel(model: nn.Module) -> nn.Module:
+    """The model's `classify`; with several processes its gradients are the mean over all."""
+    return DistributedDataParallel(Classify(model)) if world_size() > 1 else Classify(model)
