@@ -252,10 +252,10 @@ def main() -> int:
         print(f"train: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"train: error: {error}; make room, then run the same command again to go on", file=sys.stderr)
+        print(f"train: error: {error}; make room, then run the same command again to continue", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("train: interrupted; run the same command again to go on", file=sys.stderr)
+        print("train: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     finally:
         distributed.stop()

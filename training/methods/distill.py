@@ -69,8 +69,8 @@ def attention_loss(energies: Tensor, teacher: Tensor, window: int) -> Tensor:
     of energies over the last `window` hops; every excerpt of that many hops is compared, as when streaming.
     """
     window = min(window, energies.shape[1])
-    log_attention = [e.unfold(1, window, 1).log_softmax(-1).flatten(0, 1) for e in (energies, teacher)]
-    return F.kl_div(*log_attention, reduction="batchmean", log_target=True)
+    student, target = (e.unfold(1, window, 1).log_softmax(-1).flatten(0, 1) for e in (energies, teacher))
+    return F.kl_div(student, target, reduction="batchmean", log_target=True)
 
 
 @torch.no_grad()
