@@ -22,7 +22,8 @@ from training.data import mislabelled
 from training.data import recordings as data
 from training.model import checkpoint
 from training.model.features import SAMPLE_RATE
-from training.validation.streaming import frames_of, padded, stream
+from training.validation.figures import stream
+from training.validation.held_out import frames_of, padded
 
 PAUSE = np.zeros(SAMPLE_RATE // 2, np.float32)  # before and after a clip
 

@@ -148,16 +148,18 @@ def assemble(tables: dict[str, Any]) -> Recipe:
 def check(recipe: Recipe) -> None:
     """Raises RecipeError where values contradict each other or are out of range."""
     model, size, train, wide = recipe.model, recipe.size, recipe.train, recipe.wide_epochs
-    pruned, plain = size != model, size == model and not train.quantized_epochs
+    pruned, quantized = size != model, train.quantized_epochs > 0
     ensemble = "model.members: an ensemble is neither pruned nor trained for int8"
     rules = [
         (model.window >= 1, "model.window must be at least 1: it counts the present hop too"),
         (model.smoothing >= 0, "model.smoothing must be at least 1, the present hop, or 0: validation chooses"),
         (model.mix[0] or model.mix[1] <= 1, "model.mix: several steps in a hop need columns to mix them to, as [4, 2]"),
         (model.members >= 1, "model.members must be at least 1"),
-        (model.members == 1 or plain, f"{ensemble}: leave out prune, train.quantized_epochs"),
-        *(in_range(recipe.windows, name, least) for name, least in (("speeds", 0.1), ("levels", -100.0))),
-        *(not_wider(recipe, name) for name in ("channels", "hidden")),
+        (model.members == 1 or not (pruned or quantized), f"{ensemble}: leave out prune, train.quantized_epochs"),
+        is_range("speeds", recipe.windows.speeds, 0.1),
+        is_range("levels", recipe.windows.levels, -100.0),
+        (0 < size.channels <= model.channels, f"prune.channels must be from 1 to model.channels, {model.channels}"),
+        (0 < size.hidden <= model.hidden, f"prune.hidden must be from 1 to model.hidden, {model.hidden}"),
         (not pruned or 0 < wide < train.epochs, "prune.share must leave an epoch before pruning and one after"),
     ]
     for holds, message in rules:
@@ -165,18 +167,11 @@ def check(recipe: Recipe) -> None:
             raise RecipeError(message)
 
 
-def in_range(windows: Composition, name: str, least: float) -> tuple[bool, str]:
-    """A rule of `check`: whether two numbers are an interval above `least`, and the message if not."""
-    ends = getattr(windows, name)
+def is_range(name: str, ends: tuple, least: float) -> tuple[bool, str]:
+    """A rule of `check` for a range in [windows]."""
     numbers = len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
     message = f"windows.{name} must be two numbers from {least} up, the lower first, not {list(ends)}"
     return numbers and least <= ends[0] <= ends[1], message
-
-
-def not_wider(recipe: Recipe, name: str) -> tuple[bool, str]:
-    """A rule of `check`: pruning leaves something, and no more than there was."""
-    most = getattr(recipe.model, name)
-    return 0 < getattr(recipe.size, name) <= most, f"prune.{name} must be from 1 to model.{name}, {most}"
 
 
 def read(path: Path, keywords: list[str] | None = None, seed: int | None = None) -> Recipe:

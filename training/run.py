@@ -23,7 +23,8 @@ from training.recipe import Recipe
 from training.validation.figures import Figures
 
 REFRACTORY_HOPS = 12  # 0.96 s: a keyword is not said twice in a second
-COLUMNS = ("epoch", "loss", "misses", "clean", "one_minus_auroc", "frr", "smoothing", "threshold", "seconds")
+FIGURES = ("misses", "clean", "one_minus_auroc", "frr", "smoothing")
+COLUMNS = ("epoch", "loss", *FIGURES, "threshold", "seconds")  # of the log
 
 
 class Run:
@@ -47,9 +48,8 @@ class Run:
         self.average = copy.deepcopy(self.model).eval()  # stays on the CPU
         self.model.to(distributed.device())
         self.classify = distributed.parallel(self.model)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
-        )
+        rate, decay = train.learning_rate, train.weight_decay
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), rate, weight_decay=decay)
 
     def prune(self) -> None:
         """Continue with the recipe's final size: the largest groups of the wide model."""
@@ -80,7 +80,11 @@ class Run:
         self.epoch += 1
         if distributed.rank():
             return
-        row = {"epoch": self.epoch, "loss": round(loss, 5), **summary(figures), "seconds": round(seconds, 1)}
+        row: dict = {"epoch": self.epoch, "loss": round(loss, 5)}
+        if figures:
+            row |= {name: round(getattr(figures, name), 6) for name in FIGURES}
+            row["threshold"] = " ".join(f"{threshold:.4f}" for threshold in figures.thresholds)
+        row["seconds"] = round(seconds, 1)
         self.rows.append(row)
         if figures and figures.misses < self.best:
             self.best = figures.misses
@@ -142,20 +146,6 @@ class Run:
             index, key = name.split(".")
             state["state"].setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict(state)
-
-
-def summary(figures: Figures | None) -> dict:
-    """Figures as columns of the log; none without figures."""
-    if figures is None:
-        return {}
-    return {
-        "misses": round(figures.misses, 5),
-        "clean": round(figures.clean, 5),
-        "one_minus_auroc": round(figures.one_minus_auroc, 6),
-        "frr": round(figures.frr, 5),
-        "smoothing": figures.smoothing,
-        "threshold": " ".join(f"{threshold:.4f}" for threshold in figures.thresholds),
-    }
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,7 +20,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,17 +47,12 @@ from training.windows.targets import ignore_echoes
 FINE_TUNING = 0.1  # of the learning rate, in the quantization-aware stage
 
 
-class Batch(NamedTuple):
-    """This process's windows of one step. Row i continues the stream that row i of the step before was part of."""
+def batches(windows: Windows, train: Schedule, epoch: int) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
+    """The rows of each step that are this process's: (numbers of the windows, frames, targets, fresh).
 
-    numbers: np.ndarray  # (rows,) of the windows in their pool
-    frames: Tensor  # (rows, frames, 40)
-    targets: Tensor  # (rows, keywords, hops)
-    fresh: Tensor  # (rows,) bool: starts from the zero state instead
-
-
-def batches(windows: Windows, train: Schedule, epoch: int) -> Iterator[Batch]:
-    """An epoch's steps. They are the same after an interruption, and in one process or many."""
+    (rows,), (rows, frames, 40), (rows, keywords, hops), (rows,). A fresh window starts from the zero state; another
+    continues the stream of its row. Steps are the same after an interruption, and in one process or many.
+    """
     rng = np.random.default_rng(epoch_seed(train, epoch))
     rows, device = distributed.share(train.batch), distributed.device()
     echoes = torch.zeros_like(windows.echoes[: train.batch])[rows]
@@ -67,7 +61,7 @@ def batches(windows: Windows, train: Schedule, epoch: int) -> Iterator[Batch]:
         fresh = torch.from_numpy(rng.random(train.batch) < train.fresh)[rows]
         targets = ignore_echoes(targets, echoes * ~fresh.unsqueeze(-1))
         echoes = windows.echoes[numbers][rows]
-        yield Batch(numbers[rows], frames.to(device), targets.to(device), fresh.to(device))
+        yield numbers[rows], frames.to(device), targets.to(device), fresh.to(device)
 
 
 def epoch_seed(train: Schedule, epoch: int) -> int:
@@ -84,7 +78,7 @@ def learning_rate(train: Schedule, step: int) -> float:
 
 
 def start_fresh(state: State, fresh: Tensor) -> State:
-    """Zero the states of the rows that `fresh` (batch,) marks. The tail is not used: batches are frames."""
+    """Zero the states of the rows that `fresh` (rows,) marks. Batches are frames, so there is no tail."""
     keep = (~fresh).float()
     context, hidden = state.context * keep[:, None, None], state.hidden * keep[None, :, None]
     return State(state.tail, context, hidden, state.ring * keep[:, None, None])
@@ -101,17 +95,17 @@ def run_epoch(run: Run, windows: Windows, distillation: Distillation) -> float:
     title = f"epoch {run.epoch + 1}/{train.epochs}"
     steps, silent = batches(windows, train, run.epoch), distributed.rank() > 0
     bar = tqdm(steps, title, train.steps, unit="step", leave=False, disable=silent)
-    for step, batch in enumerate(bar, run.epoch * train.steps):
+    for step, (numbers, frames, targets, fresh) in enumerate(bar, run.epoch * train.steps):
         rate = learning_rate(train, step)
         for group in run.optimizer.param_groups:
             group["lr"] = rate
 
-        state = start_fresh(state, batch.fresh)
-        output, (context, hidden, ring) = run.classify(batch.frames, state)
+        state = start_fresh(state, fresh)
+        output, (context, hidden, ring) = run.classify(frames, state)
         state = State(state.tail, context.detach(), hidden.detach(), ring.detach())
         odds = log_odds(output.logits).transpose(1, 2)  # (members · rows, keywords, hops)
-        loss = streaming_loss(odds, output.energies, batch.targets.repeat(members, 1, 1))
-        for term in distillation.losses(odds, output.energies, batch.numbers):
+        loss = streaming_loss(odds, output.energies, targets.repeat(members, 1, 1))
+        for term in distillation.losses(odds, output.energies, numbers):
             loss = loss + term
 
         run.optimizer.zero_grad(set_to_none=True)

@@ -9,7 +9,7 @@ import torch
 from training import recipe
 from training.metrics import event_intervals
 from training.model.crnn import CRNN, Size, log_odds
-from training.validation import figures, held_out, streaming
+from training.validation import figures, held_out
 
 SMALL = """
 [data]
@@ -25,15 +25,15 @@ hidden = 6
 
 
 def test_parts_say_what_the_whole_stream_says(monkeypatch):
-    monkeypatch.setattr(streaming, "PART", 20)
+    monkeypatch.setattr(held_out, "PART", 20)
     torch.manual_seed(0)
     model = CRNN(Size(channels=2, hidden=6, layers=1)).eval()
     frames = 5 * torch.rand(1, 50 * 8, 40)  # two parts and a half, of 8 frames a hop
-    silence = torch.zeros(1, streaming.PREROLL * 8, 40)
-    whole = streaming.stream(model, torch.cat([silence, frames], 1))[0, streaming.PREROLL :]
-    parts = streaming.stream(model, streaming.in_parts(frames[0], 8))
-    assert parts.shape == (3, streaming.PREROLL + 20, 1) and whole.std() > 1e-3
-    torch.testing.assert_close(parts[:, streaming.PREROLL :].flatten(0, 1)[:50], whole, atol=1e-5, rtol=0)
+    silence = torch.zeros(1, held_out.PREROLL * 8, 40)
+    whole = figures.stream(model, torch.cat([silence, frames], 1))[0, held_out.PREROLL :]
+    parts = figures.stream(model, held_out.in_parts(frames[0], 8))
+    assert parts.shape == (3, held_out.PREROLL + 20, 1) and whole.std() > 1e-3
+    torch.testing.assert_close(parts[:, held_out.PREROLL :].flatten(0, 1)[:50], whole, atol=1e-5, rtol=0)
 
 
 def test_what_learns_without_noise_and_rooms_is_validated_with_them(corpus, monkeypatch):
@@ -61,9 +61,9 @@ def test_clips_are_heard_after_talk_each_after_one_of_several():
     torch.manual_seed(0)
     model = CRNN(Size(channels=2, hidden=6, layers=2, keywords=2, window=4, smoothing=3)).eval()
     before, frames = 20 * torch.rand(2, 10 * 8, 40), 20 * torch.rand(5, 6 * 8, 40)
-    odds = streaming.stream(model, frames, before)
+    odds = figures.stream(model, frames, before)
     for index, clip in enumerate(frames):
-        whole = streaming.stream(model, torch.cat([before[index % 2], clip]).unsqueeze(0))
+        whole = figures.stream(model, torch.cat([before[index % 2], clip]).unsqueeze(0))
         torch.testing.assert_close(odds[index], whole[0, 10:], atol=1e-5, rtol=1e-4)
 
 
@@ -72,7 +72,7 @@ def test_an_average_afterwards_is_what_the_model_itself_averages(hops):
     torch.manual_seed(0)
     model = CRNN(Size(channels=2, hidden=6, layers=1, keywords=2, window=4)).eval()
     frames = 20 * torch.rand(3, 20 * 8, 40)
-    afterwards = streaming.running_mean(streaming.stream(model, frames), hops)
+    afterwards = figures.running_mean(figures.stream(model, frames), hops)
     model.size = replace(model.size, smoothing=hops)
     itself = log_odds(model.classify(frames, model.zero_state(3))[0].logits)
     torch.testing.assert_close(afterwards, itself, atol=1e-5, rtol=1e-4)
@@ -83,7 +83,7 @@ def given_odds(odds: dict[str, list[list[float]]], talk: dict[str, list[float]],
     of talk of each kind."""
     clips = [torch.tensor(odds[name]).unsqueeze(-1) for name in ("clips", "changed")]
     labels = np.array([0, 0] + [-1] * (len(odds["clips"]) - 2))
-    streams = {kind: torch.tensor([[-9.0] * streaming.PREROLL + one]).unsqueeze(-1) for kind, one in talk.items()}
+    streams = {kind: torch.tensor([[-9.0] * held_out.PREROLL + one]).unsqueeze(-1) for kind, one in talk.items()}
     lengths = {kind: held_out.Stream(torch.zeros(0), len(one), hours) for kind, one in talk.items()}
     given = held_out.HeldOut(torch.zeros(0), torch.zeros(0), labels, [], [], lengths, 0.5, False)
     return given, clips, streams
@@ -114,7 +114,7 @@ def talk(*scores: float) -> list[float]:
 def threshold(per_hour: float, hours: float, **kinds: list[float]) -> float:
     given, _, streams = given_odds({"clips": [], "changed": []}, kinds, hours)
     intervals = {
-        kind: event_intervals(odds[0, streaming.PREROLL :, 0].sigmoid().numpy(), 12) for kind, odds in streams.items()
+        kind: event_intervals(odds[0, held_out.PREROLL :, 0].sigmoid().numpy(), 12) for kind, odds in streams.items()
     }
     return figures.threshold_at_rate(given, intervals, per_hour)
 

@@ -130,10 +130,9 @@ def shrink_moments(
     state: dict[int, Any], names: list[str], size: Size, target: Size, kept: list[Tensor]
 ) -> dict[int, Any]:
     """The "state" of Adam's state dict → that of the pruned model. names: of the parameters, in their order."""
-    moments = {}
+    small = {i: {"step": state[i]["step"]} for i in state}
     for key in ("exp_avg", "exp_avg_sq"):
-        moments[key] = shrink({name: state[i][key] for i, name in enumerate(names)}, size, target, kept)
-    return {
-        i: {"step": state[i]["step"]} | {key: tensors[name] for key, tensors in moments.items()}
-        for i, name in enumerate(names)
-    }
+        moments = shrink({name: state[i][key] for i, name in enumerate(names)}, size, target, kept)
+        for i, name in enumerate(names):
+            small[i][key] = moments[name]
+    return small

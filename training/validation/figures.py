@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from training.data import corpora
 from training.metrics import count_events, event_intervals, lowest_threshold, one_minus_auroc, threshold_at_far
-from training.model.crnn import CRNN
-from training.validation.held_out import HeldOut
-from training.validation.streaming import PREROLL, running_mean, stream
+from training.model.crnn import CRNN, State, log_odds
+from training.validation.held_out import PREROLL, HeldOut
 
 MARGIN = 0.1  # in log-odds, of a shipped threshold: an exported model sums in another order, or in int8
 SMOOTHINGS = range(1, 9)  # hops; the best is taken where the recipe leaves it open
@@ -30,15 +31,6 @@ class Point(NamedTuple):
     worst_kind_per_hour: float
     misses: float  # share of the clips, as recorded
     misses_10_db: float
-
-
-class KeywordFigures(NamedTuple):
-    clean: float  # share of missed clips, as recorded, mean over MISS_RATES
-    changed: list[float]  # the same in each other condition
-    one_minus_auroc: float
-    frr: float
-    threshold: float
-    curve: list[Point]
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,33 @@ def validate(model: CRNN, held_out: HeldOut, refractory_hops: int) -> Figures:
     return min(candidates, key=lambda candidate: candidate.misses)
 
 
+@torch.no_grad()
+def stream(model: CRNN, frames: Tensor, before: Tensor | None = None) -> Tensor:
+    """(n, frames, 40) → log-odds (n, hops, keywords).
+
+    before: (m, frames, 40); row i continues from the state after before[i mod m]. Without it, from the zero state.
+    """
+    initial = model.zero_state(1 if before is None else len(before))
+    if before is not None:
+        context, hidden, ring = model.classify(before, initial)[1]
+        initial = initial._replace(context=context, hidden=hidden, ring=ring)
+    parts = []
+    for part in frames.split(256):
+        part = part.float()
+        rows = torch.arange(len(part)) % len(initial.tail)
+        state = State(initial.tail[rows], initial.context[rows], initial.hidden[:, rows], initial.ring[rows])
+        parts.append(log_odds(model.classify(part, state)[0].logits))
+    return torch.cat(parts)
+
+
+def running_mean(odds: Tensor, hops: int) -> Tensor:
+    """Mean of each hop's log-odds and those of the `hops` - 1 before it, as far as there are any: what a model with
+    that smoothing gives. (n, all hops, keywords), in and out."""
+    sums = F.pad(odds.double(), (0, 0, hops, 0)).cumsum(1)
+    counts = torch.arange(1, odds.shape[1] + 1).clamp(max=hops).unsqueeze(1)
+    return ((sums[:, hops:] - sums[:, :-hops]) / counts).float()
+
+
 def figures(
     held_out: HeldOut, clips: list[Tensor], streams: dict[str, Tensor], hops: int, refractory_hops: int
 ) -> Figures:
@@ -77,33 +96,32 @@ def figures(
         kind: running_mean(odds, hops)[:, PREROLL:].flatten(0, 1)[: held_out.streams[kind].hops].sigmoid().numpy()
         for kind, odds in streams.items()
     }
-    labels, keywords = held_out.labels, []
+    labels, of_keywords = held_out.labels, []
     for index in range(scores.shape[1]):
         intervals = {kind: event_intervals(values[:, index], refractory_hops) for kind, values in averaged.items()}
         rows = labels[labels >= 0] == index
         conditions = [values[rows, index] for values in changed]
-        keywords.append(keyword_figures(held_out, scores[:, index], labels == index, conditions, intervals))
-    return Figures(
-        float(np.mean([one.clean for one in keywords] + [share for one in keywords for share in one.changed])),
-        float(np.mean([one.clean for one in keywords])),
-        float(np.mean([one.one_minus_auroc for one in keywords])),
-        float(np.mean([one.frr for one in keywords])),
-        [one.threshold for one in keywords],
-        [one.curve for one in keywords],
-        hops,
-    )
+        of_keywords.append(of_keyword(held_out, scores[:, index], labels == index, conditions, intervals))
+    clean, others, areas, rates, thresholds, curves = zip(*of_keywords, strict=True)
+    of_all = [*clean, *sum(others, [])]
+    misses, as_recorded, area, frr = (float(np.mean(values)) for values in (of_all, clean, areas, rates))
+    return Figures(misses, as_recorded, area, frr, list(thresholds), list(curves), hops)
 
 
-def keyword_figures(
+def of_keyword(
     held_out: HeldOut, scores: np.ndarray, labels: np.ndarray, changed: list[np.ndarray], intervals: Intervals
-) -> KeywordFigures:
-    """scores, labels: of all clips, (clips,); changed: scores of this keyword's clips in each other condition."""
+) -> tuple[float, list[float], float, float, float, list[Point]]:
+    """Share of missed clips, mean over MISS_RATES, as recorded and in each other condition; 1 − AUROC; FRR; threshold;
+    curve.
+
+    scores, labels: of all clips, (clips,); changed: scores of this keyword's clips in each other condition.
+    """
     lowest = threshold_at_far(scores, labels, FAR)
     bars = np.array([max(lowest, threshold_at_rate(held_out, intervals, rate)) for rate in MISS_RATES])[:, None]
     clean = scores[labels]
     noisy = changed[0] if held_out.noisy else clean
     thresholds = sorted({shipped(threshold_at_rate(held_out, intervals, rate)) for rate in CURVE_RATES})
-    return KeywordFigures(
+    return (
         (clean < bars).mean(),
         [(values < bars).mean() for values in changed],
         one_minus_auroc(scores, labels),
@@ -114,7 +132,7 @@ def keyword_figures(
 
 
 def point(held_out: HeldOut, threshold: float, clean: np.ndarray, noisy: np.ndarray, intervals: Intervals) -> Point:
-    """All figures to four digits."""
+    """The operating point at a threshold, in four digits."""
     counts = {kind: int(count_events(intervals[kind], threshold)) for kind in speech_of(intervals)}
     hours = {kind: held_out.streams[kind].hours for kind in counts}
     values = (

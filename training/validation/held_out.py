@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from training.data import corpora
 from training.data import recordings as data
@@ -15,7 +17,6 @@ from training.data.noises import low_noise
 from training.model.crnn import CRNN
 from training.model.features import FRAME_STEP, SAMPLE_RATE, TAIL
 from training.recipe import Data, Recipe
-from training.validation.streaming import frames_of, in_parts, padded
 from training.windows import augment
 from training.windows.augment import AROUND
 
@@ -24,7 +25,8 @@ SNRS = (10, 0)  # dB, in noise and reverberation
 GAINS = (0.1, 4.0)  # of clean clips; the louder ones are clipped
 ROOMS = 20
 TALKS, TALK_HOPS = 8, 125  # excerpts of speech before a clip: how many, and how long (10 s)
-MINUTE = 750  # hops
+PART = 750  # hops of a long stream that are processed at once: 60 s
+PREROLL = 125  # hops before them, to fill the state: 10 s
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def joined(model: CRNN, recordings: list[np.ndarray]) -> Stream:
     hop = model.size.hop_samples
     audio = np.concatenate(recordings)
     samples, hops = len(audio), -(-len(audio) // hop)
-    minutes = np.append(audio, np.zeros(-samples % (MINUTE * hop), np.int16)).reshape(-1, MINUTE * hop)
+    minutes = np.append(audio, np.zeros(-samples % (PART * hop), np.int16)).reshape(-1, PART * hop)
     tail, parts = torch.zeros(1, TAIL), []
     for minute in minutes:
         frames, tail = model.features(torch.from_numpy(data.to_float(minute)).unsqueeze(0), tail)
@@ -138,3 +140,23 @@ def joined(model: CRNN, recordings: list[np.ndarray]) -> Stream:
     frames_per_hop = hop // FRAME_STEP
     frames = in_parts(torch.cat(parts)[: hops * frames_per_hop], frames_per_hop)
     return Stream(frames, hops, samples / SAMPLE_RATE / 3600)
+
+
+def in_parts(frames: Tensor, hop: int) -> Tensor:
+    """One stream (frames, 40) → (parts, frames, 40): PART hops each, after the PREROLL hops before them.
+
+    The first preroll is silence. A state holds nothing that matters of the time before a preroll. hop: in frames.
+    """
+    rest = -len(frames) % (PART * hop)
+    return F.pad(frames, (0, 0, PREROLL * hop, rest)).unfold(0, (PREROLL + PART) * hop, PART * hop).transpose(1, 2)
+
+
+def padded(recordings: list[np.ndarray], hop: int) -> Tensor:
+    """Recordings of different lengths → (n, samples), whole hops, zeros after each. hop: in samples."""
+    audio = pad_sequence([torch.from_numpy(recording) for recording in recordings], batch_first=True)
+    return F.pad(audio, (0, -audio.shape[1] % hop))
+
+
+def frames_of(model: CRNN, audio: Tensor) -> Tensor:
+    """(n, samples) → log-mel frames (n, frames, 40), each row from an empty tail."""
+    return torch.cat([model.features(part, model.zero_state(len(part)).tail)[0] for part in audio.split(64)])
