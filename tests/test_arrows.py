@@ -11,10 +11,11 @@ ROOMS = {"training", "export", "runtime", "edge_demo"}
 ARROWS = {
     "training": set(),
     "training.data": set(),
-    "training.methods": {"training.model", "training.processes", "training.windows"},
+    "training.methods": {"training.distributed", "training.model", "training.recipe", "training.windows"},
     "training.model": {"training.recipe"},
     "training.record": {"training.data"},
     "training.voices": {"training.data"},
+    "training.validation": {f"training.{name}" for name in ("data", "metrics", "model", "recipe", "windows")},
     "training.windows": {"training.data", "training.model", "training.recipe", "training.voices"},
     "export": {"runtime.c", "training.model"},  # what reads a model.bin verifies it
     "export.folder": {"export.detector", "export.forms", "export.step"},
