@@ -12,9 +12,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from training import validation
 from training.data import recordings as data
 from training.model import checkpoint
+from training.validation import figures as validation
+from training.validation import held_out
 
 
 def choose(path: Path, base: Path, false_accepts: float | None) -> validation.Figures:
@@ -26,9 +27,9 @@ def choose(path: Path, base: Path, false_accepts: float | None) -> validation.Fi
     recipe = info.recipe
     if false_accepts is not None:
         recipe = replace(recipe, data=replace(recipe.data, false_accepts_per_hour=false_accepts))
-    held_out = validation.load(base, recipe, model)
+    recordings = held_out.load(base, recipe, model)
     model.size = replace(model.size, smoothing=recipe.model.smoothing)
-    figures = validation.validate(model, held_out, info.refractory_hops)
+    figures = validation.validate(model, recordings, info.refractory_hops)
     curves = [[point._asdict() for point in curve] for curve in figures.curves]
     checkpoint.set_operating_points(path, figures.thresholds, figures.smoothing, curves)
     return figures

@@ -3,10 +3,11 @@ import sys
 import pytest
 from small import RECIPE, run
 
-from training import operating_points, validation
+from training import operating_points
 from training.model import checkpoint
 from training.model.ensemble import new_model
 from training.recipe import parse
+from training.validation import figures as validation
 
 COMMAND = [sys.executable, "-m", "training.operating_points"]
 
