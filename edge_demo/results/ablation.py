@@ -23,16 +23,15 @@ from training.model.checkpoint import write_atomically
 SHORT = {"train": {"epochs": 6, "pool": 16_384, "quantized_epochs": 0}}
 CHANGES: dict[str, dict[str, dict]] = {
     "everything": {},
-    "no pause before the word": {"data": {"pauses": 0.0}},
+    "no pause before the word": {"windows": {"pauses": 0.0}},
     "no synthesised near-misses": {"data": {"synthetic": 0}},
     "no speech from packages": {"data": {"packages": []}},
     "no rooms": {"data": {"rooms": 0}},
     "no recorded noise": {"data": {"noise": []}},
-    "no change of speed": {"data": {"speeds": [1.0, 1.0]}},
-    "one level": {"data": {"levels": [-26.0, -26.0]}},
+    "no change of speed": {"windows": {"speeds": [1.0, 1.0]}},
+    "one level": {"windows": {"levels": [-26.0, -26.0]}},
     "mislabelled clips too": {"data": {"mislabelled": True}},
     "windows alone": {"train": {"fresh": 1.0}},
-    "hard negatives mined": {"train": {"hard": 0.3}},
 }
 
 
@@ -76,7 +75,7 @@ Written by `python -m edge_demo.results.ablation {recipe}`: the recipe `{recipe}
 random seeds of each: means, with the lowest and the highest. A short schedule: compare within this table only. Columns
 and intervals as in [results.md](results.md). Validation, which picks the epoch, hears the same noises and rooms for
 all.
-"no change of speed" leaves the warped frequencies; "mislabelled clips too" and "hard negatives mined" add something.
+"no change of speed" leaves the warped frequencies; "mislabelled clips too" adds something.
 
 {table.quality_table(rows)}
 
