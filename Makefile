@@ -31,7 +31,7 @@ help:
 	@echo "make train RECIPE=base      train; KEYWORD=computer SEED=1 replace the recipe's; data from EARSHOT_DATA"
 	@echo "make table                  every recipe, its control, three seeds: train what is missing, measure, docs/results.md;"
 	@echo "                            RETRAIN=1 from scratch in runs/retrained, QUICK=1 its shape in an hour in runs/quick;"
-	@echo "                            RECIPES=\"base mine\" trains what is missing of these and leaves the other rows"
+	@echo "                            RECIPES=\"base mine\" these alone, in runs/table"
 	@echo "make ablation               wide on a short schedule with one thing changed at a time: docs/ablation.md"
 	@echo "make data                   download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)"
 	@echo "make evaluate BUNDLE=dist/happy-ensemble   false accepts, misses, DET; PEERS=1 adds microWakeWord's"

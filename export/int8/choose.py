@@ -11,7 +11,7 @@ from export.int8.quantize import RING
 from export.int8.recorded import Trial
 from export.verify import TOLERANCES, VerifyError
 
-UNMEASURED, TRAINED = "dynamic, convolution float", "static, trained"  # the fixed rule; the latter where it can be had
+UNMEASURED, TRAINED = "dynamic-convolution-float", "static-trained"  # the fixed rule; the latter where it can be had
 LARGER = 1.1  # times the smallest file, that a nearer one may have
 
 

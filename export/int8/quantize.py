@@ -51,16 +51,16 @@ class Candidate:
 
 CANDIDATES = {
     "dynamic": Candidate("dynamic"),
-    "dynamic, convolution float": Candidate("dynamic", left_float=(RING, "Conv")),
+    "dynamic-convolution-float": Candidate("dynamic", left_float=(RING, "Conv")),
     "static": Candidate("static"),
-    "static, convolution float": Candidate("static", left_float=(RING, "Conv")),
-    "static, trained": Candidate("static", trained=True),
+    "static-convolution-float": Candidate("static", left_float=(RING, "Conv")),
+    "static-trained": Candidate("static", trained=True),
 }
 
 
 def file_of(candidate: str) -> str:
     """The name of a candidate's file in a bundle, where it is kept besides the chosen one."""
-    return f"model.{candidate.replace(',', '').replace(' ', '-')}.onnx"
+    return f"model.{candidate}.onnx"
 
 
 def make_candidates(
