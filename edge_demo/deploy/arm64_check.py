@@ -1,11 +1,11 @@
-"""The device's program on the device's instruction set, on a desk: an arm64 Debian under qemu's user emulation.
+"""Test of the runtime on arm64: an arm64 Debian under qemu's user emulation.
 
     python -m edge_demo.deploy.arm64_check dist/happy-ensemble                     # or: make test-arm64
 
-installs what runtime/requirements.txt asks for from aarch64 wheels, as a Pi does, runs runtime/listen.py on a WAV file
-there and here, and compares detections and the scores of every hop, for float and int8.
+installs the packages of runtime/requirements.txt from aarch64 wheels, as a Pi does, runs runtime/listen.py on a WAV
+file on both machines, and compares detections and the scores of every hop, for float and int8.
 
-Exit code 0: all agree; 1: they do not; 2: wrong arguments, or something is missing here.
+Exit code 0: all agree; 1: they do not; 2: wrong arguments, or a program is missing.
 """
 
 import argparse
@@ -39,7 +39,7 @@ print(json.dumps([[e.step(hop).tolist() for hop in wav_hops(wav, e.hop_samples, 
 """
 
 class Differs(Exception):
-    """What arm64 says is not what this machine says. The message is one line."""
+    """Results of arm64 and of this machine differ. The message is one line."""
 
 
 def here(code: str, *arguments: str) -> str:
@@ -57,7 +57,7 @@ def run(command: list[str], environment: dict[str, str]) -> str:
     """Raises Arm64Error with the command's last line when it fails."""
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and without a word"])[-1]
+        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and without a message"])[-1]
         raise arm64.Arm64Error(f"{Path(command[0]).name}: {last}")
     return done.stdout
 
@@ -67,31 +67,31 @@ def compare(bundle: str, wav: str) -> list[str]:
     lines = []
     allowed = json.loads((Path(bundle) / "manifest.json").read_text())["measured"]["parity"]
     for model in MODELS:
-        Engine(bundle, model)  # refuses here, in one line, what would be refused there
-    asked = SCORES, bundle, wav, *MODELS
-    pair = (np.array(json.loads(said)) for said in (here(*asked), there("-c", *asked)))
+        Engine(bundle, model)  # raises BundleError here, before the emulated machine does
+    arguments = SCORES, bundle, wav, *MODELS
+    pair = (np.array(json.loads(output)) for output in (here(*arguments), there("-c", *arguments)))
     for model, ours, theirs in zip(MODELS, *pair, strict=True):
         largest = float(np.abs(ours - theirs).max())
         limit = FLOAT_TOLERANCE if model == MODELS[0] else allowed[model]["allowed_largest"]
         if largest > limit:
             raise Differs(f"{bundle}/{model}: scores differ by {largest:.2g} between arm64 and here, {limit:g} allowed")
-        reached = ours.max()
-        lines.append(f"{bundle}/{model}: {len(ours)} hops, scores up to {reached:.3f}, differ by at most {largest:.2g}")
+        scores = f"{len(ours)} hops, scores up to {ours.max():.3f}"
+        lines.append(f"{bundle}/{model}: {scores}, differ by at most {largest:.2g}")
     listen = str(ROOT / "runtime" / "listen.py")
     command = [listen, bundle, "--wav", wav]
-    events = [[json.loads(line) for line in said.splitlines()] for said in (
-        run([sys.executable, *command], dict(os.environ)), there(*command))]
-    ours_found, theirs_found = ([(e["time_s"], e["keyword"]) for e in one if "keyword" in e] for one in events)
-    if missed := set(Engine(bundle).keywords) - {keyword for _, keyword in ours_found}:
+    outputs = run([sys.executable, *command], dict(os.environ)), there(*command)
+    events = ([json.loads(line) for line in output.splitlines()] for output in outputs)
+    ours_detected, theirs_detected = ([(e["time_s"], e["keyword"]) for e in one if "keyword" in e] for one in events)
+    if missed := set(Engine(bundle).keywords) - {keyword for _, keyword in ours_detected}:
         raise Differs(f"{bundle}: listen.py does not detect {', '.join(sorted(missed))} in {wav}: nothing to compare")
-    if ours_found != theirs_found:
-        raise Differs(f"{bundle}: listen.py detects {theirs_found} on arm64 and {ours_found} here")
-    lines.append(f"{bundle}: listen.py detects the same on both: {ours_found}")
+    if ours_detected != theirs_detected:
+        raise Differs(f"{bundle}: listen.py detects {theirs_detected} on arm64 and {ours_detected} here")
+    lines.append(f"{bundle}: listen.py detects the same on both: {ours_detected}")
     return lines
 
 
 def audio_for(bundle: str, path: Path) -> None:
-    """Write one WAV file of synthesised speech and of what the bundle's model takes for its keywords."""
+    """Write a WAV file: synthesised speech, then the bundle's keywords.wav."""
     parts = []
     for file in (*sorted((ROOT / "tests" / "fixtures").glob("*.wav")), Path(bundle) / "keywords.wav"):
         with wave.open(str(file)) as opened:

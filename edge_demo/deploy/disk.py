@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SECTOR = 512  # bytes
+CHUNK = 4 << 20  # bytes that are copied at once
 
 
 class DiskError(Exception):
@@ -26,7 +27,7 @@ class Partition(NamedTuple):
 
 
 def run(*command: str | Path, text: str = "") -> str:
-    """The output of a command that is given `text`. Raises DiskError with its last line when it fails."""
+    """The output of a command; text: its standard input. Raises DiskError with its last line when it fails."""
     try:
         process = subprocess.run(command, input=text, capture_output=True, text=True)
     except FileNotFoundError:
@@ -49,7 +50,7 @@ def partitions(image: Path) -> list[Partition]:
 
 @contextmanager
 def mounted(image: Path, partition: Partition, *options: str) -> Iterator[Path]:
-    """Where its files are, for as long as the context lasts; then they are on the disk."""
+    """Mount a partition; yields the folder of its files, and unmounts it at the end."""
     if os.geteuid() != 0:
         raise DiskError("an image is mounted to put files into it, which only root may: put sudo before make")
     folder = Path(tempfile.mkdtemp(prefix="earshot-"))
@@ -72,14 +73,14 @@ def fat_read(image: Path, partition: Partition, name: str) -> str | None:
 
 
 def fat_write(image: Path, partition: Partition, name: str, text: str) -> None:
-    """Make or replace one."""
+    """Write a text file to the top folder of a FAT partition."""
     run("mcopy", "-o", "-i", f"{image}@@{partition.start}", "-", f"::{name}", text=text)
 
 
-def make_room(image: Path, partition: Partition, wanted: int) -> Partition:
-    """Grow the last partition, of ext4, and its image with it, unless so many bytes are free → what it is then."""
+def make_room(image: Path, partition: Partition, needed: int) -> Partition:
+    """Grow the last partition, of ext4, and its image, unless `needed` bytes are free → the partition."""
     with mounted(image, partition, "ro") as folder:
-        missing = wanted - shutil.disk_usage(folder).free
+        missing = needed - shutil.disk_usage(folder).free
     if missing <= 0:
         return partition
     if partition.start != max(one.start for one in partitions(image)):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from device import BOOT, KEY, ROOT, SETTINGS, needs_disks, pi_image, small_root
 
-from edge_demo.deploy import disk, flash, payload
+from edge_demo.deploy import disk, first_boot, flash, payload
+from edge_demo.deploy.card import CardError, check_device, write
 from edge_demo.deploy.settings import SettingsError, read_settings
 from runtime.options import read_config
 
@@ -88,7 +89,7 @@ def test_bookworm_gets_the_payload_and_a_program_to_run_once(tmp_path, release, 
     assert "systemd.run=/boot/firmware/firstrun.py" in words
     assert boot["config.txt"] == BOOT["config.txt"] and boot["user-data"] is None
     assert json.loads(boot["firstrun.json"])["hostname"] == "kitchen"
-    assert boot["firstrun.py"] == flash.FIRSTRUN.read_text()
+    assert boot["firstrun.py"] == first_boot.FIRSTRUN.read_text()
 
 
 @needs_disks
@@ -204,9 +205,9 @@ def card(tmp_path):
 @needs_disks
 def test_what_is_not_removable_is_named_again_or_refused(card):
     for forced in (None, "sdb"):
-        with pytest.raises(flash.FlashError, match=f"is not removable: .*FORCE={card.name}"):
-            flash.check_device(card, forced)
-    assert flash.check_device(card, card.name).endswith("0.0 GB")
+        with pytest.raises(CardError, match=f"is not removable: .*FORCE={card.name}"):
+            check_device(card, forced)
+    assert check_device(card, card.name).endswith("0.0 GB")
 
 
 @needs_disks
@@ -215,10 +216,10 @@ def test_what_is_mounted_is_refused_whatever_is_forced(card, tmp_path):
     (tmp_path / "there").mkdir()
     disk.run("mount", card, tmp_path / "there")
     try:
-        with pytest.raises(flash.FlashError, match=f"is mounted on {tmp_path / 'there'}"):
-            flash.check_device(card, card.name)
-        with pytest.raises(flash.FlashError, match="busy"):
-            flash.write(tmp_path / "card", card)
+        with pytest.raises(CardError, match=f"is mounted on {tmp_path / 'there'}"):
+            check_device(card, card.name)
+        with pytest.raises(CardError, match="busy"):
+            write(tmp_path / "card", card)
     finally:
         disk.run("umount", tmp_path / "there")
 
@@ -226,29 +227,29 @@ def test_what_is_mounted_is_refused_whatever_is_forced(card, tmp_path):
 def test_this_machines_own_disk_is_refused():
     """Whatever it is: mounted, in use, no removable one, or not there to be seen."""
     source = subprocess.run(["findmnt", "-no", "SOURCE", "/"], capture_output=True, text=True).stdout.strip()
-    with pytest.raises(flash.FlashError):
-        flash.check_device(Path(source or "/nowhere"), Path(source).name)
+    with pytest.raises(CardError):
+        check_device(Path(source or "/nowhere"), Path(source).name)
 
 
 @pytest.mark.parametrize(("path", "message"), [
     ("/dev/null", "is no disk"), ("/nowhere", "lsblk"), ("/etc/passwd", "OUT=")])
 def test_what_is_no_disk_is_refused(path, message):
-    with pytest.raises(flash.FlashError, match=message):
-        flash.check_device(Path(path), None)
+    with pytest.raises(CardError, match=message):
+        check_device(Path(path), None)
 
 
 @needs_disks
 def test_a_card_is_written_and_read_back(card, tmp_path, capsys):
     image = tmp_path / "image"
     image.write_bytes(os.urandom(9 << 20))
-    flash.write(image, card)
+    write(image, card)
     assert card.open("rb").read(9 << 20) == image.read_bytes()
     err = capsys.readouterr().err
     assert "writing: 100%" in err and "verifying: 100%" in err
     with open(tmp_path / "large", "wb") as file:
         file.truncate(33 << 20)
-    with pytest.raises(flash.FlashError, match="take a larger card"):
-        flash.write(tmp_path / "large", card)
+    with pytest.raises(CardError, match="take a larger card"):
+        write(tmp_path / "large", card)
 
 
 @needs_disks
@@ -263,5 +264,5 @@ def test_a_card_that_forgets_is_told(card, tmp_path, monkeypatch):
         os.pwrite(handle, bytes(4 << 20), 4 << 20)
 
     monkeypatch.setattr(os, "fsync", forget)
-    with pytest.raises(flash.FlashError, match="other bytes"):
-        flash.write(image, card)
+    with pytest.raises(CardError, match="other bytes"):
+        write(image, card)

@@ -62,7 +62,7 @@ def test_a_listed_link_is_not_followed(tmp_path, toy, key):
 
 def test_a_folder_that_is_a_link_is_not_followed(tmp_path, toy):
     (tmp_path / "link").symlink_to(toy)
-    with pytest.raises(payload.PayloadError, match="link: is no folder to be opened"):
+    with pytest.raises(payload.PayloadError, match="link: cannot be opened as a folder"):
         payload.copy_bundle(tmp_path / "link", tmp_path / "out")
     weak = weaken("edge_demo/deploy/payload.py", (" | os.O_NOFOLLOW", ""))
     weak.copy_bundle(tmp_path / "link", tmp_path / "weak")
