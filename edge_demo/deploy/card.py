@@ -33,30 +33,30 @@ def check_device(device: Path, forced: str | None) -> str:
     if (about / "partition").exists():
         raise CardError(f"{device}: is a partition: name the whole disk, {about.resolve().parent.name}")
     parts = [name, *(path.parent.name for path in about.glob("*/partition"))]
-    numbers = {Path("/sys/class/block", part, "dev").readread_text().strip(): part for part in parts}
-    for line in Path("/proc/self/mountinfo").readread_text().splitlines():
+    numbers = {Path("/sys/class/block", part, "dev").read_text().strip(): part for part in parts}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         if fields[2] in numbers:
             raise CardError(f"{device}: {numbers[fields[2]]} is mounted on {fields[4]}: umount {fields[4]}")
-    swaps = [Path(line.split()[0]).name for line in Path("/proc/swaps").readread_text().splitlines()[1:]]
+    swaps = [Path(line.split()[0]).name for line in Path("/proc/swaps").read_text().splitlines()[1:]]
     for part in parts:
         holders = Path("/sys/class/block", part, "holders")
         if part in swaps or (holders.is_dir() and any(holders.iterdir())):
             raise CardError(f"{device}: {part} is in use, as swap space or part of another disk: this is no card")
-    size = int((about / "size").readread_text()) * 512
-    kind = read_text(about / "device/type")
-    is_removable = read_text(about / "removable") == "1" or kind == "SD"
+    size = int((about / "size").read_text()) * 512
+    kind = content_of(about / "device/type")
+    is_removable = content_of(about / "removable") == "1" or kind == "SD"
     problem = "" if is_removable else "is not removable"
     if size > LARGEST:
         problem = f"has {size / 1e9:.0f} GB, more than a card's 256"
     if problem and forced != name:
         raise CardError(f"{device}: {problem}: if you mean it, add FORCE={name}")
-    model = " ".join(filter(None, (read_text(about / "device" / name) for name in ("vendor", "model", "name"))))
+    model = " ".join(filter(None, (content_of(about / "device" / name) for name in ("vendor", "model", "name"))))
     return f"{device}: {model or 'no name'}, {size / 1e9:.1f} GB"
 
 
-def read_text(path: Path) -> str:
-    return path.readread_text().strip() if path.is_file() else ""
+def content_of(path: Path) -> str:
+    return path.read_text().strip() if path.is_file() else ""
 
 
 def write(image: Path, device: Path) -> None:
