@@ -25,17 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_demo.bench.systems import HOP, as_pcm
 from runtime.audio.hops import AudioError, wav_hops
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
-RATE, HOP = 16_000, 1280
+RATE = 16_000
 HOUR = 3600 * RATE // HOP  # hops
 DRIFT, GROWTH = 0.01, 1.0  # bounds: of a score, and MB
-
-
-def pcm(samples: np.ndarray) -> bytes:
-    return np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
 
 def wav(path: Path) -> np.ndarray:
@@ -105,7 +102,7 @@ class Run:
 
     def feed(self, samples: np.ndarray) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(pcm(samples))
+        self.process.stdin.write(as_pcm(samples))
         self.process.stdin.flush()
 
     def state(self) -> dict:

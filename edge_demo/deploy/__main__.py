@@ -27,10 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_demo.deploy import install, payload
-from edge_demo.deploy.arm64 import Arm64Error, need
-from edge_demo.deploy.payload import PayloadError
+from edge_demo.deploy.command import DeployError, add_bundles, need
 
-ROOT = Path(__file__).resolve().parents[2]
 MACHINES = ("aarch64",)
 LISTEN_SECONDS = 15
 INCOMING = "/run/earshot-config"  # in memory: a configuration may hold secrets
@@ -45,14 +43,6 @@ print(json.dumps({
     "free": shutil.disk_usage("/opt").free,
 }))
 """
-
-
-class DeployError(Exception):
-    """The message is one line: what is wrong and what to do. code: the exit code."""
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Pi(NamedTuple):
@@ -103,7 +93,7 @@ def connect(host: str, ssh: list[str]) -> tuple[Pi, dict[str, Any]]:
 
 
 def deploy(pi: Pi, facts: dict[str, Any], bundles: list[Path], config: Path | None) -> None:
-    """Raises DeployError, PayloadError and Arm64Error."""
+    """Raises DeployError."""
     with tempfile.TemporaryDirectory() as name:
         if config is not None:
             payload.config_folder(config, bundles, Path(name))
@@ -137,8 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m edge_demo.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("host", metavar="USER@HOST")
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
-                        help="(default: dist/happy-ensemble)")
+    add_bundles(parser)
     parser.add_argument("--config", metavar="FILE", type=Path,
                         help="earshot.toml, which replaces the Pi's; without it, that stays as it is")
     parser.add_argument("--rollback", action="store_true", help="run the previous release")
@@ -162,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DeployError as error:
         print(f"deploy: error: {error}", file=sys.stderr)
         return error.code
-    except (PayloadError, Arm64Error, OSError) as error:
+    except OSError as error:
         print(f"deploy: error: {error}", file=sys.stderr)
         return 2
     return 0

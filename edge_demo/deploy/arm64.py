@@ -13,12 +13,12 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from edge_demo.deploy.command import ROOT, DeployError, need, run
+
 CACHE = ROOT / "dist" / "arm64"
 SUITES = {"3.11": "bookworm", "3.13": "trixie"}  # Python → the Debian, and the Raspberry Pi OS, that has it
 NEEDS = ("mmdebstrap", "qemu-aarch64-static", "patchelf")
@@ -40,34 +40,14 @@ CPU revision\t: 3
 """ for number in range(4))
 
 
-class Arm64Error(Exception):
-    """The message is one line: what is missing and what to do."""
-
-
-def need(*programs: str) -> None:
-    """Raises Arm64Error unless all of them are installed."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        raise Arm64Error(f"{', '.join(missing)}: not installed: make image-system")
-
-
-def run(command: list[str | Path], what: str) -> None:
-    """Raises Arm64Error with the command's last line when it fails."""
-    process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             text=True)
-    if process.returncode:
-        last = (process.stdout.strip().splitlines() or ["no output"])[-1]
-        raise Arm64Error(f"{what}: {Path(command[0]).name} failed: {last}")
-
-
 def root(suite: str, architecture: str = "arm64") -> Path:
     """A folder with that Debian's Python and PyAudio, unpacked but not set up: for `emulated`, not to boot."""
     folder = CACHE / f"{suite}-{architecture}"
     if not folder.is_dir():
         need("mmdebstrap")
         part = partial_folder(folder)
-        run(["mmdebstrap", "--quiet", f"--architectures={architecture}", "--variant=extract",
-             "--include=python3,python3-pyaudio", suite, part], f"Debian {suite} for {architecture}")
+        run("mmdebstrap", "--quiet", f"--architectures={architecture}", "--variant=extract",
+            "--include=python3,python3-pyaudio", suite, part, what=f"Debian {suite} for {architecture}")
         for name in ("bin", "lib"):  # unpacked packages lack the links that their set-up makes
             if not (part / name).exists():
                 (part / name).symlink_to(f"usr/{name}")
@@ -86,9 +66,9 @@ def emulated(folder: Path) -> list[str]:
 
 
 def site(python: str) -> Path:
-    """A site-packages folder for that version of Python ("3.13") with PACKAGES and PyAudio. Raises Arm64Error."""
+    """A site-packages folder for that version of Python ("3.13") with PACKAGES and PyAudio. Raises DeployError."""
     if python not in SUITES:
-        raise Arm64Error(f"Python {python}: has no PyAudio ready: use a system with {' or '.join(SUITES)}, "
+        raise DeployError(f"Python {python}: has no PyAudio ready: use a system with {' or '.join(SUITES)}, "
                          "as Raspberry Pi OS Bookworm and Trixie are")
     locked = locked_packages()
     folder = CACHE / f"site-{python}-{hashlib.sha256(locked.encode()).hexdigest()[:8]}"
@@ -109,13 +89,13 @@ def locked_packages() -> str:
 
 
 def add_wheels(python: str, locked: str, folder: Path) -> None:
-    """Unpack the locked arm64 wheels. Raises Arm64Error."""
+    """Unpack the locked arm64 wheels. Raises DeployError."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(locked)
         file.flush()
-        run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, "--only-binary=:all:",
-             "--platform=manylinux_2_28_aarch64", "--implementation=cp", f"--python-version={python}",
-             "--require-hashes", "--requirement", file.name], f"wheels for Python {python} on arm64")
+        run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, "--only-binary=:all:",
+            "--platform=manylinux_2_28_aarch64", "--implementation=cp", f"--python-version={python}",
+            "--require-hashes", "--requirement", file.name, what=f"wheels for Python {python} on arm64")
     shutil.rmtree(folder / "bin", ignore_errors=True)  # commands of numpy's, with this machine's Python in them
 
 
@@ -125,7 +105,7 @@ def add_pyaudio(debian: Path, folder: Path) -> None:
     for name in PYAUDIO_LIBRARIES:
         shutil.copy(debian / "usr/lib/aarch64-linux-gnu" / name, folder / "pyaudio" / name)
     for library in glob.glob(f"{folder}/pyaudio/*.so*"):
-        run(["patchelf", "--set-rpath", "$ORIGIN", library], "PyAudio")
+        run("patchelf", "--set-rpath", "$ORIGIN", library)
 
 
 def compile_all(python: str, folder: Path, shown: str) -> None:
@@ -134,14 +114,12 @@ def compile_all(python: str, folder: Path, shown: str) -> None:
     shown: the folder's name in tracebacks. The result depends on neither time, place nor processor, so this processor's
     Debian Python compiles, without emulation.
     """
-    architecture = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
-    native = root(SUITES[python], architecture.stdout.strip())
+    native = root(SUITES[python], run("dpkg", "--print-architecture").strip())
     loader = next(path for path in (native / "usr").glob("lib*/ld-linux-*.so.*"))
     libraries = next((native / "usr/lib").glob("*-linux-gnu"))
-    interpreter: list[str | Path] = ["env", "-i", f"PYTHONHOME={native}/usr", loader, "--library-path", libraries,
-                                     native / f"usr/bin/python{python}"]
-    run([*interpreter, "-S", "-m", "compileall", "-q", "-s", folder, "-p", shown, "--invalidation-mode",
-         "unchecked-hash", folder], f"compiling for Python {python}")
+    program = native / f"usr/bin/python{python}"
+    run("env", "-i", f"PYTHONHOME={native}/usr", loader, "--library-path", libraries, program, "-S",
+        "-m", "compileall", "-q", "-s", folder, "-p", shown, "--invalidation-mode", "unchecked-hash", folder)
 
 
 def partial_folder(folder: Path) -> Path:

@@ -40,11 +40,10 @@ from typing import IO, Any
 import numpy as np
 
 from edge_demo.deploy import disk, flash, install, payload
-from edge_demo.deploy.arm64 import Arm64Error, need
+from edge_demo.deploy.command import ROOT, DeployError, add_bundles, need, run
 from edge_demo.deploy.virtual_machine import DASHBOARD, FIRMWARE, Failure, Machine, sound
 from runtime.bundle.engine import Engine
 
-ROOT = Path(__file__).resolve().parents[2]
 LOG = ROOT / "dist" / "image" / "boot-test.log"
 BOOT_SECONDS, ANSWER_SECONDS, REST_SECONDS = 900, 300, 10
 MOST_SECONDS = 8.0  # from a detection to the cut
@@ -153,7 +152,7 @@ def check_files(image: Path, bundles: list[Path]) -> None:
 def prepare(image: Path, bundles: list[Path], folder: Path, token: str) -> Path:
     """`make flash OUT=…` as a user would: settings, configuration and a token."""
     key = folder / "key"
-    disk.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
     settings = folder / "settings.toml"
     settings.touch(0o600)
     settings.write_text(f'hostname = "kitchen"\n[user]\nname = "anna"\npassword = "correct horse"\n'
@@ -170,7 +169,7 @@ def prepare(image: Path, bundles: list[Path], folder: Path, token: str) -> Path:
     return out
 
 
-def run(image: Path, bundles: list[Path], cuts: int, seed: int, log: IO[str]) -> None:
+def run_test(image: Path, bundles: list[Path], cuts: int, seed: int, log: IO[str]) -> None:
     rng = random.Random(seed)
     token = secrets.token_hex(16)
     keyword = Engine(str(bundles[0])).keywords[0]
@@ -217,14 +216,11 @@ def read_threshold(image: Path, keyword: str) -> float:
 
 def check_file_systems(image: Path) -> None:
     """Raises Failure when e2fsck finds an error."""
-    root = disk.partitions(image)[-1]
-    loop = disk.run("losetup", "--find", "--show", f"--offset={root.start}", f"--sizelimit={root.size}", image).strip()
-    try:
-        disk.run("e2fsck", "-f", "-n", loop)
-    except disk.DiskError as error:
-        raise Failure(f"the root file system is damaged: {error}") from None
-    finally:
-        disk.run("losetup", "--detach", loop)
+    with disk.loop_device(image, disk.partitions(image)[-1]) as loop:
+        try:
+            run("e2fsck", "-f", "-n", loop)
+        except DeployError as error:
+            raise Failure(f"the root file system is damaged: {error}") from None
 
 
 def report(log: IO[str], text: str) -> None:
@@ -236,8 +232,7 @@ def report(log: IO[str], text: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", metavar="IMAGE", type=Path, help="what make image made")
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
-                        help="(default: dist/happy-ensemble)")
+    add_bundles(parser)
     parser.add_argument("--cuts", metavar="N", type=int, default=10, help="(default: 10)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the random moments")
     options = parser.parse_args()
@@ -245,15 +240,15 @@ def main() -> int:
     try:
         need("qemu-system-aarch64")
         if not Path(FIRMWARE).is_file():
-            raise Arm64Error(f"{FIRMWARE}: not installed: make image-system")
+            raise DeployError(f"{FIRMWARE}: not installed: make image-system")
         LOG.parent.mkdir(parents=True, exist_ok=True)
         with open(LOG, "w", encoding="utf-8") as log:
             try:
-                run(options.image, options.bundles, options.cuts, options.seed, log)
+                run_test(options.image, options.bundles, options.cuts, options.seed, log)
             except Failure as failure:
                 report(log, f"failed: {failure}")
                 return 1
-    except (Arm64Error, disk.DiskError, payload.PayloadError, OSError) as error:
+    except (DeployError, OSError) as error:
         print(f"boot_test: error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -8,41 +8,38 @@ from typing import Any
 
 from tqdm import tqdm
 
+from edge_demo.deploy.command import DeployError
 from edge_demo.deploy.disk import CHUNK
 
 LARGEST = 256_000_000_000  # bytes of a card
 
 
-class CardError(Exception):
-    """The message is one line: what is wrong and what to do."""
-
-
 def check_device(device: Path, forced: str | None) -> str:
-    """Describe the device. Raises CardError unless it is a card that is not in use.
+    """Describe the device. Raises DeployError unless it is a card that is not in use.
 
     forced: the device's name, which allows a disk that is not removable or is large, but never one in use.
     """
     try:
         is_block = stat.S_ISBLK(device.stat().st_mode)
     except OSError as error:
-        raise CardError(f"{device}: {error.strerror}: see lsblk") from None
+        raise DeployError(f"{device}: {error.strerror}: see lsblk") from None
     name = device.resolve().name
     about = Path("/sys/class/block", name)
     if not is_block or not about.exists():
-        raise CardError(f"{device}: is no disk: see lsblk; for a file use OUT={device}")
+        raise DeployError(f"{device}: is no disk: see lsblk; for a file use OUT={device}")
     if (about / "partition").exists():
-        raise CardError(f"{device}: is a partition: name the whole disk, {about.resolve().parent.name}")
+        raise DeployError(f"{device}: is a partition: name the whole disk, {about.resolve().parent.name}")
     parts = [name, *(path.parent.name for path in about.glob("*/partition"))]
     numbers = {Path("/sys/class/block", part, "dev").read_text().strip(): part for part in parts}
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         if fields[2] in numbers:
-            raise CardError(f"{device}: {numbers[fields[2]]} is mounted on {fields[4]}: umount {fields[4]}")
+            raise DeployError(f"{device}: {numbers[fields[2]]} is mounted on {fields[4]}: umount {fields[4]}")
     swaps = [Path(line.split()[0]).name for line in Path("/proc/swaps").read_text().splitlines()[1:]]
     for part in parts:
         holders = Path("/sys/class/block", part, "holders")
         if part in swaps or (holders.is_dir() and any(holders.iterdir())):
-            raise CardError(f"{device}: {part} is in use, as swap space or part of another disk: this is no card")
+            raise DeployError(f"{device}: {part} is in use, as swap space or part of another disk: this is no card")
     size = int((about / "size").read_text()) * 512
     kind = content_of(about / "device/type")
     is_removable = content_of(about / "removable") == "1" or kind == "SD"
@@ -50,7 +47,7 @@ def check_device(device: Path, forced: str | None) -> str:
     if size > LARGEST:
         problem = f"has {size / 1e9:.0f} GB, more than a card's 256"
     if problem and forced != name:
-        raise CardError(f"{device}: {problem}: if you mean it, add FORCE={name}")
+        raise DeployError(f"{device}: {problem}: if you mean it, add FORCE={name}")
     model = " ".join(filter(None, (content_of(about / "device" / name) for name in ("vendor", "model", "name"))))
     return f"{device}: {model or 'no name'}, {size / 1e9:.1f} GB"
 
@@ -60,13 +57,13 @@ def content_of(path: Path) -> str:
 
 
 def write(image: Path, device: Path) -> None:
-    """Copy an image to a device, and read it back. Raises CardError."""
+    """Copy an image to a device, and read it back. Raises DeployError."""
     size = image.stat().st_size
     try:
         handle = os.open(device, os.O_RDWR | os.O_EXCL)  # the kernel refuses it when it is mounted
         try:
             if os.lseek(handle, 0, os.SEEK_END) < size:
-                raise CardError(f"{device}: is smaller than the image of {size / 1e9:.1f} GB: take a larger card")
+                raise DeployError(f"{device}: is smaller than the image of {size / 1e9:.1f} GB: take a larger card")
             os.lseek(handle, 0, os.SEEK_SET)
             with open(image, "rb") as source, open(handle, "r+b", buffering=0, closefd=False) as target:
                 written = copy(source, size, "writing", target)
@@ -74,11 +71,11 @@ def write(image: Path, device: Path) -> None:
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)  # read the card, not the page cache
                 target.seek(0)
                 if copy(target, size, "verifying") != written:
-                    raise CardError(f"{device}: returns other bytes than were written: take another card")
+                    raise DeployError(f"{device}: returns other bytes than were written: take another card")
         finally:
             os.close(handle)
     except OSError as error:
-        raise CardError(f"{device}: {error.strerror}: it is not written whole") from None
+        raise DeployError(f"{device}: {error.strerror}: it is not written whole") from None
 
 
 def copy(source: Any, size: int, what: str, target: Any = None) -> str:

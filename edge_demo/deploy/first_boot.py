@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_demo.deploy import disk
-from edge_demo.deploy.disk import DiskError, Partition
+from edge_demo.deploy.command import DeployError
+from edge_demo.deploy.disk import Partition
 
 FIRSTRUN = Path(__file__).with_name("firstrun.py")
 RUN_ONCE = (
@@ -19,13 +20,13 @@ GROUPS = "adm,dialout,cdrom,sudo,audio,video,plugdev,games,users,input,render,ne
 
 def configure(image: Path, firmware: Partition, root: Partition, settings: dict[str, Any]) -> None:
     """Write the settings to the boot partition: as cloud-init's files where the system has it (Trixie), else as a
-    program that systemd runs once, named on the kernel's command line (Bookworm). Raises DiskError.
+    program that systemd runs once, named on the kernel's command line (Bookworm). Raises DeployError.
     """
     command_line = disk.fat_read(image, firmware, "cmdline.txt")
     files: dict[str, str] = {}
     with disk.mounted(image, root) as system:
         if "wifi" in settings and not (system / "usr/sbin/NetworkManager").exists():
-            raise DiskError(f"{image}: has no NetworkManager, so no Wi-Fi: leave [wifi] out, and use a cable")
+            raise DeployError(f"{image}: has no NetworkManager, so no Wi-Fi: leave [wifi] out, and use a cable")
         fstab = system / "etc/fstab"
         fstab.write_text(for_root_alone(fstab.read_text()))
         if (system / "usr/bin/cloud-init").exists():
@@ -35,7 +36,7 @@ def configure(image: Path, firmware: Partition, root: Partition, settings: dict[
             files |= {"firstrun.json": json.dumps(settings), "firstrun.py": FIRSTRUN.read_text()}
             command_line = append(command_line, RUN_ONCE)
         else:
-            raise DiskError(f"{image}: has neither cloud-init nor cmdline.txt: take Raspberry Pi OS Lite (64-bit)")
+            raise DeployError(f"{image}: has neither cloud-init nor cmdline.txt: take Raspberry Pi OS Lite (64-bit)")
     if command_line is not None:
         if "wifi" in settings:
             command_line = append(command_line, f"cfg80211.ieee80211_regdom={settings['wifi']['country']}")

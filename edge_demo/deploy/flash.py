@@ -24,25 +24,22 @@ from pathlib import Path
 from typing import Any
 
 from edge_demo.deploy import card, disk, payload
-from edge_demo.deploy.arm64 import Arm64Error
-from edge_demo.deploy.card import CardError
-from edge_demo.deploy.disk import CHUNK, DiskError
+from edge_demo.deploy.command import ROOT, DeployError, add_bundles, run
+from edge_demo.deploy.disk import CHUNK
 from edge_demo.deploy.first_boot import configure
-from edge_demo.deploy.payload import PayloadError
-from edge_demo.deploy.settings import SettingsError, check_user, read_settings
+from edge_demo.deploy.settings import check_user, read_settings
 
-ROOT = Path(__file__).resolve().parents[2]
 SPARE = 64 << 20  # bytes that stay free on the root partition
 
 
 def put(image: Path, bundles: list[Path], config: Path | None, settings: dict[str, Any] | None) -> None:
     """Put a release, its configuration and the settings onto an image in a file, in place.
 
-    Raises SettingsError, DiskError, PayloadError and Arm64Error; the image may then be incomplete.
+    Raises DeployError; the image may then be incomplete.
     """
     parts = disk.partitions(image)
     if len(parts) < 2:
-        raise DiskError(f"{image}: has {len(parts)} partitions, where Raspberry Pi OS has two: take its image")
+        raise DeployError(f"{image}: has {len(parts)} partitions, where Raspberry Pi OS has two: take its image")
     firmware, root = parts[0], parts[-1]
     with disk.mounted(image, root, "ro") as folder:
         python = python_of(image, folder)
@@ -60,30 +57,29 @@ def put(image: Path, bundles: list[Path], config: Path | None, settings: dict[st
 
 
 def python_of(image: Path, root: Path) -> str:
-    """The version of a system's Python, such as 3.13. Raises DiskError when it is not a 64-bit Arm system."""
+    """The version of a system's Python, such as 3.13. Raises DeployError when it is not a 64-bit Arm system."""
     python = root / "usr/bin/python3"
     match = re.fullmatch(r"python(3\.\d+)", os.readlink(python)) if python.is_symlink() else None
     if match is None or not (root / "usr/lib/aarch64-linux-gnu").is_dir():
-        raise DiskError(f"{image}: no 64-bit Arm system with Python: take Raspberry Pi OS Lite (64-bit)")
+        raise DeployError(f"{image}: no 64-bit Arm system with Python: take Raspberry Pi OS Lite (64-bit)")
     return match[1]
 
 
 def unpack(image: Path, out: Path) -> None:
-    """Copy an image, unpacked. Raises DiskError."""
+    """Copy an image, unpacked. Raises DeployError."""
     try:
         if image.suffix == ".xz":
             with lzma.open(image) as source, open(out, "wb") as target:
                 shutil.copyfileobj(source, target, CHUNK)
         else:
-            disk.run("cp", "--sparse=always", image, out)
+            run("cp", "--sparse=always", image, out)
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise DiskError(f"{image}: cannot be unpacked ({error}): download it again") from None
+        raise DeployError(f"{image}: cannot be unpacked ({error}): download it again") from None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
-                        help="(default: dist/happy-ensemble)")
+    add_bundles(parser)
     parser.add_argument("--image", metavar="FILE", type=Path, required=True, help=".img or .img.xz")
     parser.add_argument("--settings", metavar="FILE", type=Path, help="host name, user, Wi-Fi, keyboard")
     parser.add_argument("--config", metavar="FILE", type=Path, help="the device's earshot.toml")
@@ -110,7 +106,7 @@ def main() -> int:
             print("erasing", card.check_device(options.device, options.force), flush=True)
             card.write(part, options.device)
             print("done: take the card out")
-    except (CardError, SettingsError, DiskError, PayloadError, Arm64Error, OSError) as error:
+    except (DeployError, OSError) as error:
         print(f"flash: error: {error}", file=sys.stderr)
         return 2
     finally:

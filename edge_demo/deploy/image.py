@@ -19,10 +19,8 @@ import uuid
 from pathlib import Path
 
 from edge_demo.deploy import arm64, flash, initramfs, native
-from edge_demo.deploy.disk import DiskError, run
-from edge_demo.deploy.payload import PayloadError
+from edge_demo.deploy.command import ROOT, DeployError, add_bundles, need, run
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "dist" / "image"
 SUITE, PYTHON = "trixie", "3.13"
 MIRROR, SECURITY = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
@@ -78,7 +76,7 @@ def debian() -> Path:
     """The system's files. Only the packages are cached: they take nearly all of the time."""
     system = FOLDER / f"root-{hashlib.sha256(repr((SUITE, PACKAGES)).encode()).hexdigest()[:12]}"
     if not system.is_dir():
-        arm64.need("mmdebstrap", "qemu-aarch64-static")
+        need("mmdebstrap", "qemu-aarch64-static")
         FOLDER.mkdir(parents=True, exist_ok=True)
         part = system.with_suffix(".part")
         if part.exists():
@@ -92,7 +90,7 @@ def debian() -> Path:
              SUITE, part, f"deb {MIRROR} {SUITE} main",
              f"deb {MIRROR} {SUITE}-updates main", f"deb {SECURITY} {SUITE}-security main"])
         if process.returncode:
-            raise DiskError("mmdebstrap failed: its output is above")
+            raise DeployError("mmdebstrap failed: its output is above")
         run("depmod", "--basedir", part, kernel(part))
         run("systemd-hwdb", "--root", part, "--usr", "update")
         for folder in ("lib/python3", f"lib/python{PYTHON}"):
@@ -159,8 +157,7 @@ def write_firmware(system: Path, image: Path, command_line: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
-                        help="(default: dist/happy-ensemble)")
+    add_bundles(parser)
     parser.add_argument("--config", metavar="FILE", type=Path, help="the device's earshot.toml")
     parser.add_argument("--out", metavar="FILE", type=Path, default=FOLDER / "earshot.img",
                         help="(default: dist/image/earshot.img)")
@@ -168,7 +165,7 @@ def main() -> int:
     part = options.out.with_name(f".{options.out.name}.part")
     try:
         if os.geteuid() != 0:
-            raise DiskError("making files of other owners needs root: put sudo before make")
+            raise DeployError("making files of other owners needs root: put sudo before make")
         image = base()
         options.out.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
@@ -177,7 +174,7 @@ def main() -> int:
         flash.put(part, options.bundles, options.config, None)
         part.chmod(0o600 if options.config else 0o644)
         part.replace(options.out)
-    except (arm64.Arm64Error, DiskError, PayloadError, OSError) as error:
+    except (DeployError, OSError) as error:
         print(f"image: error: {error}", file=sys.stderr)
         return 2
     finally:

@@ -7,7 +7,6 @@ reach its disk, and `initramfs.sh`. A kernel that is installed later on the devi
 import lzma
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("initramfs.sh")
@@ -47,7 +46,7 @@ def build(system: Path, version: str, out: Path) -> None:
     (work / "init").chmod(0o755)
     copy_modules(system / "usr/lib/modules" / version, work / "lib/modules" / version, modules(system, version))
     subprocess.run(["depmod", "--basedir", work, version], check=True)
-    names = "\0".join(names_below(work)).encode()
+    names = "\0".join([".", *(str(path.relative_to(work)) for path in sorted(work.rglob("*")))]).encode()
     cpio = subprocess.run(["cpio", "--quiet", "--null", "--create", "--format=newc", "--owner=0:0", "--reproducible"],
                           cwd=work, input=names, stdout=subprocess.PIPE, check=True)
     subprocess.run(["zstd", "--quiet", "--force", "-9", "-o", out], input=cpio.stdout, check=True)
@@ -62,9 +61,3 @@ def copy_modules(source: Path, target: Path, paths: list[str]) -> None:
         place.write_bytes(lzma.decompress(data) if path.endswith(".xz") else data)
     for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
         shutil.copy(source / name, target / name)
-
-
-def names_below(folder: Path) -> Iterator[str]:
-    yield "."
-    for path in sorted(folder.rglob("*")):
-        yield str(path.relative_to(folder))

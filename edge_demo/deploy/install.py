@@ -86,10 +86,9 @@ def sums(release: Path) -> dict[str, str]:
 
 def check_whole(release: Path) -> None:
     """Raises InstallError unless exactly the listed files are there, unchanged."""
-    try:
-        lines = (release / SUMS).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        raise InstallError(f"{release}: has no {SUMS}: it did not arrive whole, deploy again") from None
+    if not (release / SUMS).is_file():
+        raise InstallError(f"{release}: has no {SUMS}: it is incomplete, deploy again")
+    lines = (release / SUMS).read_text(encoding="utf-8").splitlines()
     listed = {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
     actual = sums(release)
     wrong = sorted(path for path in listed.keys() | actual.keys() if listed.get(path) != actual.get(path))
@@ -173,12 +172,9 @@ def install_config(root: Path, release: Path, given: Path | None) -> bool:
     Files that a given configuration replaces are kept as `<name>.before`.
     """
     owner, state = account(root), root / STATE
-    source = given
-    if source is None:
-        if (state / CONFIG).exists():
-            return False
-        source = release / "system"
-    names = [CONFIG] if given is None else sorted(os.listdir(source))
+    if given is None and (state / CONFIG).exists():
+        return False
+    source, names = (given, sorted(os.listdir(given))) if given else (release / "system", [CONFIG])
     changed = False
     for name in names:
         path = state / name
@@ -281,10 +277,8 @@ def switch(root: Path, release: Path, config: Path | None) -> bool:
 def start(root: Path, changed: bool, is_only: bool, with_config: bool) -> None:
     """Restart the service if needed. Raises InstallError when it does not start, after a rollback.
 
-    is_only: there is no other release to roll back to; with_config: roll back the configuration, too.
-    """
-    is_up = subprocess.run(["systemctl", "is-active", "--quiet", "earshot"]).returncode == 0
-    if not changed and is_up:
+    is_only: there is no other release; with_config: roll back the configuration, too."""
+    if not changed and subprocess.run(["systemctl", "is-active", "--quiet", "earshot"]).returncode == 0:
         print("nothing has changed, and the service runs")
     elif not restart():
         if is_only:

@@ -17,14 +17,10 @@ from pathlib import Path
 
 SKIPPED = ("/usr/bin/python3.13", "/usr/sbin/depmod", "/usr/sbin/update-initramfs", "/usr/bin/systemd-hwdb",
            "/usr/bin/ssh-keygen")
-NATIVE = ("/usr/bin/dpkg-deb", "/usr/bin/dash", "/usr/bin/perl", "/usr/bin/tar", "/usr/bin/sed", "/usr/bin/grep")
+PROGRAMS = ("/usr/bin/dpkg-deb", "/usr/bin/dash", "/usr/bin/perl", "/usr/bin/tar", "/usr/bin/sed", "/usr/bin/grep")
+NATIVE = PROGRAMS if platform.machine() == "x86_64" else ()  # elsewhere everything is emulated
 PERL = "usr/lib/x86_64-linux-gnu/perl-base"  # perl's own modules, in a folder of each architecture's
 LOADER = "lib64"  # where this machine's programs look for their loader; a link, or systemd says /usr is not merged
-
-
-def is_x86_64() -> bool:
-    """Whether this machine's programs can be used; elsewhere everything is emulated."""
-    return platform.machine() == "x86_64"
 
 
 def libraries(program: str) -> dict[Path, Path]:
@@ -37,11 +33,11 @@ def divert(root: Path) -> None:
     for program in SKIPPED:
         dpkg_divert(root, program, "--add")
         (root / program[1:]).symlink_to("/usr/bin/true")
-    if is_x86_64():
+    if NATIVE:
         shutil.copytree(f"/{PERL}", root / PERL, symlinks=True)
         (root / "usr" / LOADER).mkdir()
         (root / LOADER).symlink_to(f"usr/{LOADER}")
-    for program in NATIVE if is_x86_64() else ():
+    for program in NATIVE:
         # Look them up before the move: ldd needs the shell, which is among the programs.
         copied = [(root / str(path)[1:], file) for path, file in libraries(program).items()]
         for place, file in copied:
@@ -53,10 +49,10 @@ def divert(root: Path) -> None:
 
 
 def restore(root: Path) -> None:
-    for program in (*SKIPPED, *(NATIVE if is_x86_64() else ())):
+    for program in (*SKIPPED, *NATIVE):
         (root / program[1:]).unlink()
         dpkg_divert(root, program, "--remove")
-    if is_x86_64():
+    if NATIVE:
         shutil.rmtree(root / PERL)
         for path in {path for program in NATIVE for path in libraries(program)}:
             (root / str(path)[1:]).unlink()

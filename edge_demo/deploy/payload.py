@@ -16,29 +16,25 @@ import tempfile
 from pathlib import Path
 
 from edge_demo.deploy import arm64, install
+from edge_demo.deploy.command import ROOT, DeployError
 from runtime.bundle import engine, manifest
 from runtime.errors import OptionsError
 from runtime.options import read_config
 
-ROOT = Path(__file__).resolve().parents[2]
 RELEASES = ROOT / "dist" / "releases"
 DEVICE = Path("/opt/earshot/current")
-
-
-class PayloadError(Exception):
-    """A mistake of the user's. The message is one line: what is wrong and what to do."""
 
 
 def build(python: str, bundles: list[Path]) -> Path:
     """The release with these bundles for that version of Python ("3.13"): a folder in dist/releases.
 
-    Raises PayloadError and arm64.Arm64Error.
+    Raises DeployError.
     """
     if len({bundle.name for bundle in bundles}) < len(bundles):
-        raise PayloadError("two bundles of the same name: rename the folder of one")
+        raise DeployError("two bundles of the same name: rename the folder of one")
     for bundle in bundles:
         if bundle.name in ("", "..") or not bundle.name.isprintable():
-            raise PayloadError(f"{str(bundle)!r}: its last part must be a name that can be printed: rename the folder")
+            raise DeployError(f"{str(bundle)!r}: its last part must be a name that can be printed: rename the folder")
     RELEASES.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=RELEASES))
     try:
@@ -57,7 +53,7 @@ def build(python: str, bundles: list[Path]) -> Path:
 
 
 def copy_bundle(bundle: Path, target: Path) -> None:
-    """Copy the manifest and the files that it lists, and check that the copy is a bundle. Raises PayloadError.
+    """Copy the manifest and the files that it lists, and check that the copy is a bundle. Raises DeployError.
 
     Other files are not copied. No link is followed, also not the folder itself: it could lead to a private file of this
     machine, which every user of the device could then read.
@@ -66,7 +62,7 @@ def copy_bundle(bundle: Path, target: Path) -> None:
     try:
         opened = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise PayloadError(f"{bundle}: cannot be opened as a folder ({error.strerror}): name a bundle's folder "
+        raise DeployError(f"{bundle}: cannot be opened as a folder ({error.strerror}): name a bundle's folder "
                            "itself, and no link to it") from None
     place = f"/proc/self/fd/{opened}"  # the opened folder, even if its name now leads elsewhere
     try:
@@ -77,7 +73,7 @@ def copy_bundle(bundle: Path, target: Path) -> None:
                 (target / name).write_bytes(manifest.read_file(place, name, manifest.LARGEST_FILE))
         engine.Engine(target)  # compares size and SHA-256 of each file, and refuses a bundle without its model
     except manifest.BundleError as error:
-        raise PayloadError(str(error).replace(place, str(bundle)).replace(str(target), str(bundle))) from None
+        raise DeployError(str(error).replace(place, str(bundle)).replace(str(target), str(bundle))) from None
     finally:
         os.close(opened)
 
@@ -125,34 +121,34 @@ def set_modes(release: Path) -> None:
 def config_folder(config: Path, bundles: list[Path], folder: Path) -> None:
     """Copy a configuration and the secrets that it names into a folder, for the device.
 
-    Raises PayloadError for an invalid configuration, or one that names a bundle that is not deployed.
+    Raises DeployError for an invalid configuration, or one that names a bundle that is not deployed.
     """
     try:
         options = read_config(str(config))
     except OptionsError as error:
-        raise PayloadError(str(error)) from None
+        raise DeployError(str(error)) from None
     text = config.read_text(encoding="utf-8")
     deployed = {str(DEVICE / "bundles" / bundle.name) for bundle in bundles}
     if not deployed.issuperset(options.get("bundle", ())) or "bundle" not in options:
         names = toml_list(sorted(deployed))
-        raise PayloadError(f"{config}: bundle must name the deployed bundles: bundle = {names}")
+        raise DeployError(f"{config}: bundle must name the deployed bundles: bundle = {names}")
     for name, path in options.items():
         if name.endswith("-file"):
             if Path(path).parent != config.parent:
-                raise PayloadError(f"{config}: {name} must lie beside it, as it does on the device: move it there")
+                raise DeployError(f"{config}: {name} must lie beside it, as it does on the device: move it there")
             if name == "dashboard-token-file" and not os.path.lexists(path):
                 continue  # the device makes one
             try:
                 shutil.copy(path, folder)
             except OSError as error:
-                raise PayloadError(f"{path}: cannot be read ({error.strerror}): {name} of {config} names it") from None
+                raise DeployError(f"{path}: cannot be read ({error.strerror}): {name} of {config} names it") from None
     (folder / install.CONFIG).write_text(text, encoding="utf-8")
     for path in folder.iterdir():
         path.chmod(0o600)
 
 
 def into(root: Path, release: Path, config: Path | None) -> None:
-    """Install a release into the root of a system that is not running. Needs root. Raises PayloadError."""
+    """Install a release into the root of a system that is not running. Needs root. Raises DeployError."""
     place = root / install.HOME / "releases" / release.name
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +157,7 @@ def into(root: Path, release: Path, config: Path | None) -> None:
     command = [sys.executable, str(place / "install.py"), f"--root={root}", *([f"--config={config}"] if config else [])]
     process = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if process.returncode:
-        raise PayloadError(process.stderr.strip().removeprefix("install: error: "))
+        raise DeployError(process.stderr.strip().removeprefix("install: error: "))
 
 
 def differences(root: Path, release: Path) -> list[str]:

@@ -25,7 +25,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from edge_demo.deploy import disk
+from edge_demo.deploy.command import DeployError, run
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 LONGEST_USER = 32  # characters: useradd's
@@ -46,12 +46,8 @@ KEYS = {
 }
 
 
-class SettingsError(Exception):
-    """A mistake of the user's. The message is one line: what is wrong and what to do."""
-
-
 def read_settings(path: Path) -> dict[str, Any]:
-    """Tables and keys as above, checked, with passwords hashed and the key read. Raises SettingsError and DiskError."""
+    """Tables and keys as above, checked, with passwords hashed and the key read. Raises DeployError."""
     settings = parse(path)
     try:
         for name, value in settings.items():
@@ -61,8 +57,8 @@ def read_settings(path: Path) -> dict[str, Any]:
             complete_user(settings["user"])
         if "wifi" in settings:
             complete_wifi(settings["wifi"])
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from None
+    except DeployError as error:
+        raise DeployError(f"{path}: {error}") from None
     return settings
 
 
@@ -71,20 +67,20 @@ def parse(path: Path) -> dict[str, Any]:
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}): name a TOML file") from None
+        raise DeployError(f"{path}: cannot be read ({error.strerror}): name a TOML file") from None
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
+        raise DeployError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
     if path.stat().st_mode & 0o077:
-        raise SettingsError(f"{path}: others may read it, and it holds secrets: chmod 600 {path}")
+        raise DeployError(f"{path}: others may read it, and it holds secrets: chmod 600 {path}")
     return settings
 
 
 def complete_user(user: dict[str, str]) -> None:
     """Replace the password by its hash, and the name of the key's file by the key."""
     if "password" not in user and "ssh-key" not in user:
-        raise SettingsError(f"user {user['name']} could not log in: give a password or an ssh-key")
+        raise DeployError(f"user {user['name']} could not log in: give a password or an ssh-key")
     if "password" in user and not CRYPT.fullmatch(user["password"]):
-        user["password"] = disk.run("openssl", "passwd", "-6", "-stdin", text=user["password"]).strip()
+        user["password"] = run("openssl", "passwd", "-6", "-stdin", text=user["password"]).strip()
     if "ssh-key" not in user:
         return
     given = user["ssh-key"]
@@ -92,11 +88,11 @@ def complete_user(user: dict[str, str]) -> None:
         try:
             user["ssh-key"] = Path(given).expanduser().read_text().strip()
         except (OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: ~nobody
-            raise SettingsError(f"ssh-key {given} cannot be read: name a public key's file") from None
+            raise DeployError(f"ssh-key {given} cannot be read: name a public key's file") from None
     if "PRIVATE" in user["ssh-key"]:
-        raise SettingsError(f"{given} is the private key, which stays here: name {given}.pub")
+        raise DeployError(f"{given} is the private key, which stays here: name {given}.pub")
     if not is_key(user["ssh-key"]):
-        raise SettingsError(f"ssh-key {given[:80]} is no public key: name the file that ends in .pub")
+        raise DeployError(f"ssh-key {given[:80]} is no public key: name the file that ends in .pub")
 
 
 def is_key(line: str) -> bool:
@@ -119,10 +115,10 @@ def is_key(line: str) -> bool:
 def complete_wifi(wifi: dict[str, str]) -> None:
     """Replace the password by the key that is derived from it."""
     if len(wifi["name"].encode()) > LONGEST_SSID:
-        raise SettingsError(f"a name of Wi-Fi has {LONGEST_SSID} bytes at most: correct it")
+        raise DeployError(f"a name of Wi-Fi has {LONGEST_SSID} bytes at most: correct it")
     if not re.fullmatch("[0-9a-fA-F]{64}", wifi["password"]):
         if not 8 <= len(wifi["password"].encode()) <= 63:
-            raise SettingsError("a password of Wi-Fi has 8 to 63 characters: correct it")
+            raise DeployError("a password of Wi-Fi has 8 to 63 characters: correct it")
         secret = wifi["password"].encode(), wifi["name"].encode()
         wifi["password"] = hashlib.pbkdf2_hmac("sha1", *secret, 4096, 32).hex()  # IEEE 802.11i's key
 
@@ -132,16 +128,16 @@ def check_table(name: str, value: Any) -> None:
     table = name if name in KEYS else ""
     content = value if table else {name: value}
     if not isinstance(content, dict):
-        raise SettingsError(f"{name} must be a table: [{name}]")
+        raise DeployError(f"{name} must be a table: [{name}]")
     for key, text in content.items():
         if key not in KEYS[table]:
             known = ", ".join(KEYS[table] if table else ("hostname", "[user]", "[wifi]", "[keyboard]"))
-            raise SettingsError(f"unknown key {key!r}: {table + ' has' if table else 'there are'} {known}")
+            raise DeployError(f"unknown key {key!r}: {table + ' has' if table else 'there are'} {known}")
         if not isinstance(text, str) or not text or not text.isprintable():
-            raise SettingsError(f"{key} must be a text of one line: correct it")
+            raise DeployError(f"{key} must be a text of one line: correct it")
     missing = [key for key, is_needed in KEYS[table].items() if is_needed and key not in content]
     if missing:
-        raise SettingsError(f"[{table}] needs {' and '.join(missing)}: add it")
+        raise DeployError(f"[{table}] needs {' and '.join(missing)}: add it")
 
 
 def check_names(settings: dict[str, Any]) -> None:
@@ -149,21 +145,21 @@ def check_names(settings: dict[str, Any]) -> None:
     user = settings.get("user", {}).get("name", "a")
     for name in (settings.get("hostname", "a"), user):
         if not NAME.fullmatch(name):
-            raise SettingsError(f"{name!r} is no name: small letters a-z, digits and -, starting with a letter")
+            raise DeployError(f"{name!r} is no name: small letters a-z, digits and -, starting with a letter")
     if user in ("root", "earshot"):
-        raise SettingsError(f"user {user} is the system's: choose another name")
+        raise DeployError(f"user {user} is the system's: choose another name")
     if len(user) > LONGEST_USER:
-        raise SettingsError(f"user {user}: a name has {LONGEST_USER} characters at most: choose another")
+        raise DeployError(f"user {user}: a name has {LONGEST_USER} characters at most: choose another")
     if "wifi" in settings and not re.fullmatch("[A-Z]{2}", settings["wifi"]["country"]):
-        raise SettingsError("country must be two capital letters, such as DE: correct it")
+        raise DeployError("country must be two capital letters, such as DE: correct it")
     if "keyboard" in settings and not re.fullmatch("[a-z]{2,8}", settings["keyboard"]["layout"]):
-        raise SettingsError("layout must be small letters, such as de: correct it")
+        raise DeployError("layout must be small letters, such as de: correct it")
 
 
 def check_user(root: Path, settings: dict[str, Any]) -> None:
-    """Raises SettingsError when that system has a user or a group of its own by the user's name."""
+    """Raises DeployError when that system has a user or a group of its own by the user's name."""
     for file in ("etc/passwd", "etc/group"):
         for line in (root / file).read_text().splitlines():
             name, _, number, *_ = line.split(":")
             if name == settings.get("user", {}).get("name") and not 1000 <= int(number) < 60000:
-                raise SettingsError(f"user {name} is the system's (/{file} has it): choose another name")
+                raise DeployError(f"user {name} is the system's (/{file} has it): choose another name")

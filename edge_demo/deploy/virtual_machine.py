@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from edge_demo.deploy.arm64 import need
+from edge_demo.deploy.command import need
 
 FIRMWARE = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"
 DASHBOARD = 8765  # its port in the guest

@@ -12,11 +12,15 @@ HEADING = "## How good it is"
 def put_into_report(report: Path, columns: dict[str, dict], picture: str) -> None:
     """Write the figures as the last section of a bundle's report, in place of what was there."""
     before = report.read_text().split(HEADING)[0].rstrip() if report.exists() else f"# {report.parent.name}"
-    lines = [[cell.strip() for cell in line] for line in cells(columns)]
-    marks = ["---", *["--:"] * (len(lines[0]) - 1)]
-    markdown = "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], marks, *lines[1:]])
     source = "By `python -m edge_demo.evaluate`; intervals are of 95 %."
-    report.write_text(f"{before}\n\n{HEADING}\n\n{source}\n\n![DET curve and misses]({picture})\n\n{markdown}\n")
+    parts = [before, HEADING, source, f"![DET curve and misses]({picture})", markdown(cells(columns))]
+    report.write_text("\n\n".join(parts) + "\n")
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A table; the first line is its head."""
+    marks = ["---", *["--:"] * (len(lines[0]) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], marks, *lines[1:]])
 
 
 def rows(figures: dict, prefix: str = "") -> dict[str, object]:

@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edge_demo.results.document import comparison_table, quality_table
-from edge_demo.results.plan import FLOAT, Plan, TableError, Training
+from edge_demo.results.plan import FLOAT, Plan, Training
 from edge_demo.results.rows import Row, base_pairs, read_rows
-from edge_demo.results.run import run_all
-from runtime.errors import BundleError
+from edge_demo.results.run import finish, run_all
 from training import recipe as recipes
 from training.data import recordings as data
 from training.model.checkpoint import write_atomically
@@ -101,21 +100,17 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="trainings, bundles and evaluations")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="where ablation.md goes (default: docs)")
     args = parser.parse_args()
-    try:
+
+    def build() -> Path:
         runs = args.runs.resolve() / recipes.path_of(args.recipe).stem
         trainings = write_recipes(args.recipe, runs / "recipes")
         plan = Plan(data.root(args.data).resolve(), runs, trainings, args.keyword, forms=(FLOAT,))
         run_all(plan)
         args.out.mkdir(parents=True, exist_ok=True)
         write_atomically(args.out / "ablation.md", document(args.recipe, read_rows(plan)).encode())
-    except (TableError, recipes.RecipeError, data.DataError, BundleError, OSError) as error:
-        print(f"ablation: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ablation: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    print(f"ablation: {args.out / 'ablation.md'}")
-    return 0
+        return args.out / "ablation.md"
+
+    return finish("ablation", build)
 
 
 if __name__ == "__main__":

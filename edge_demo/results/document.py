@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from edge_demo.evaluate.report import markdown
 from edge_demo.results.plan import Plan
 from edge_demo.results.rows import COLUMNS, FRR, Comparison, Row, base_pairs, compare, control_pairs, int8_pairs
 
@@ -16,11 +17,6 @@ PUBLISHED = """\
 | KD′ | 1 789 parameters, at temperature 5 and alpha 0.1 |
 | at most, of all rows | 27 × smaller and 14 × fewer MACs than the base, with twice the base's error |
 | GRU, quantization-aware training | given up by both |"""
-
-
-def markdown(lines: list[list[str]]) -> str:
-    marks = ["---", *["--:"] * (len(lines[0]) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], marks, *lines[1:]])
 
 
 def ranged(values: list[float], scale: float = 1.0, digits: int = 1) -> str:

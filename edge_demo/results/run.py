@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -18,7 +19,9 @@ from edge_demo.evaluate.negatives import kinds
 from edge_demo.results.plan import FLOAT, TRAINED, Plan, TableError, Training
 from export.int8.quantize import file_of
 from runtime.bundle.engine import Engine
+from runtime.errors import BundleError
 from training import recipe as recipes
+from training.data.recordings import DataError
 from training.model.checkpoint import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +34,19 @@ def run_all(plan: Plan) -> None:
     train(plan)
     export(plan)
     measure_all(plan)
+
+
+def finish(name: str, write: Callable[[], Path]) -> int:
+    """Exit code of a command that writes a document; prints its file, or the error in one line."""
+    try:
+        print(f"{name}: {write()}")
+    except (TableError, recipes.RecipeError, DataError, BundleError, OSError) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
 
 
 def train(plan: Plan) -> None:

@@ -15,20 +15,19 @@ from pathlib import Path
 
 from edge_demo.results import plots
 from edge_demo.results.document import document
-from edge_demo.results.plan import SEEDS, Plan, TableError, trainings
+from edge_demo.results.plan import SEEDS, Plan, trainings
 from edge_demo.results.rows import Row, read_rows
-from edge_demo.results.run import run_all
-from runtime.errors import BundleError
-from training import recipe as recipes
+from edge_demo.results.run import finish, run_all
 from training.data import recordings as data
 from training.model.checkpoint import write_atomically
 
 
-def write(plan: Plan, rows: list[Row], out: Path) -> None:
+def write(plan: Plan, rows: list[Row], out: Path) -> Path:
     """results.md and its pictures."""
     out.mkdir(parents=True, exist_ok=True)
     pictures = plots.draw(rows, out)
     write_atomically(out / "results.md", document(plan, rows, pictures).encode())
+    return out / "results.md"
 
 
 def main() -> int:
@@ -44,21 +43,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="results.md and pictures (default: docs; of named recipes RUNS/table)")
     parser.add_argument("--quick", action="store_true", help="one seed and a schedule of minutes: the table's shape")
     args = parser.parse_args()
-    out = args.out or (args.runs / "table" if args.recipe else Path("docs"))
-    seeds = SEEDS[:1] if args.quick else SEEDS
-    try:
+
+    def build() -> Path:
+        seeds = SEEDS[:1] if args.quick else SEEDS
         recordings = data.root(args.data).resolve()
         plan = Plan(recordings, args.runs.resolve(), trainings(args.recipe), args.keyword, seeds, args.quick)
         run_all(plan)
-        write(plan, read_rows(plan), out)
-    except (TableError, recipes.RecipeError, data.DataError, BundleError, OSError) as error:
-        print(f"table: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("table: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    print(f"table: {out / 'results.md'}")
-    return 0
+        return write(plan, read_rows(plan), args.out or (args.runs / "table" if args.recipe else Path("docs")))
+
+    return finish("table", build)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from device import KEY, SETTINGS, needs_disks, pi_image, small_root
 from weaken import weaken
 
 from edge_demo.deploy import disk, first_boot, flash, image, settings
+from edge_demo.deploy.command import DeployError
 
 HASHES = (
     "$5$rounds=5000$salt$" + "a" * 43,
@@ -70,7 +71,7 @@ MISTAKES = {
 def test_settings_that_cannot_work_are_refused(told, mistake):
     old, new, message, change = MISTAKES[mistake]
     told.write_text(SETTINGS.replace(old, new))
-    with pytest.raises(settings.SettingsError, match=message) as caught:
+    with pytest.raises(DeployError, match=message) as caught:
         settings.read_settings(told)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
     weak = weaken("edge_demo/deploy/settings.py", change)
@@ -94,7 +95,7 @@ def test_users_and_groups_of_the_system_are_not_taken(tmp_path, name):
     root = small_root(tmp_path / "root")
     with (root / "etc/passwd").open("a") as file:
         file.write("daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n")
-    with pytest.raises(settings.SettingsError, match=f"user {name} is the system's"):
+    with pytest.raises(DeployError, match=f"user {name} is the system's"):
         settings.check_user(root, {"user": {"name": name}})
     for allowed in ({"user": {"name": "pi"}}, {"user": {"name": "anna"}}, {}):
         settings.check_user(root, allowed)
