@@ -96,12 +96,7 @@ def write_int8(detector: Detector, folder: Path, audio: Array, chosen: str, also
 
 
 def measure(
-    detector: Detector,
-    folder: Path,
-    audio: Array,
-    parity: dict[str, Parity],
-    step_us: dict[str, float],
-    chosen: str,
+    detector: Detector, folder: Path, audio: Array, parity: dict[str, Parity], step_us: dict[str, float], chosen: str
 ) -> dict[str, Any]:
     """The manifest's `measured`."""
     return {

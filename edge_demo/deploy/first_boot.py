@@ -61,25 +61,21 @@ def cloud_init(settings: dict[str, Any]) -> dict[str, str]:
     """Settings → files by name. JSON is YAML, and escapes every character of a password."""
     secrets = [f"/boot/firmware/{name}" for name in ("user-data", "network-config")]
     # Disable it first: without user-data, cloud-init would set the system up with defaults.
-    user_data: dict[str, Any] = {
-        "runcmd": [["touch", "/etc/cloud/cloud-init.disabled"], ["sync"], ["rm", "-f", *secrets]]
-    }
+    commands = [["touch", "/etc/cloud/cloud-init.disabled"], ["sync"], ["rm", "-f", *secrets]]
+    user_data: dict[str, Any] = {"runcmd": commands}
     if "hostname" in settings:
         user_data |= {"hostname": settings["hostname"], "manage_etc_hosts": True}
     if "user" in settings:
         user = settings["user"]
-        user_data["users"] = [
-            {
-                "name": user["name"],
-                "groups": GROUPS,
-                "shell": "/bin/bash",
-                "sudo": "ALL=(ALL) NOPASSWD:ALL",
-                **({"passwd": user["password"], "lock_passwd": False} if "password" in user else {}),
-                **({"ssh_authorized_keys": [user["ssh-key"]]} if "ssh-key" in user else {}),
-            }
-        ]
+        account: dict[str, Any] = {"name": user["name"], "groups": GROUPS, "shell": "/bin/bash"}
+        account["sudo"] = "ALL=(ALL) NOPASSWD:ALL"
+        if "password" in user:
+            account |= {"passwd": user["password"], "lock_passwd": False}
+        if "ssh-key" in user:
+            account["ssh_authorized_keys"] = [user["ssh-key"]]
+        user_data["users"] = [account]
         user_data["ssh_pwauth"] = "ssh-key" not in user  # with a key, no password that can be guessed
-        user_data["runcmd"].insert(0, ["systemctl", "enable", "--now", "ssh"])
+        commands.insert(0, ["systemctl", "enable", "--now", "ssh"])
     if "keyboard" in settings:
         user_data["keyboard"] = {"layout": settings["keyboard"]["layout"]}
     # A new instance-id each time: cloud-init runs once for each.
@@ -89,22 +85,9 @@ def cloud_init(settings: dict[str, Any]) -> dict[str, str]:
     }
     if "wifi" in settings:
         wifi = settings["wifi"]
-        files["network-config"] = (
-            json.dumps(
-                {
-                    "version": 2,
-                    "ethernets": {"eth0": {"dhcp4": True, "optional": True}},
-                    "wifis": {
-                        "wlan0": {
-                            "dhcp4": True,
-                            "optional": True,
-                            "regulatory-domain": wifi["country"],
-                            "access-points": {wifi["name"]: {"password": wifi["password"]}},
-                        }
-                    },
-                },
-                indent=1,
-            )
-            + "\n"
-        )
+        always: dict[str, Any] = {"dhcp4": True, "optional": True}
+        access_points = {wifi["name"]: {"password": wifi["password"]}}
+        wlan = always | {"regulatory-domain": wifi["country"], "access-points": access_points}
+        network = {"version": 2, "ethernets": {"eth0": always}, "wifis": {"wlan0": wlan}}
+        files["network-config"] = json.dumps(network, indent=1) + "\n"
     return files

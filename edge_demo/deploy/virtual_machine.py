@@ -31,38 +31,14 @@ class Machine:
         self.lines: list[str] = []
         self._log, self._name, self._start = log, name, time.monotonic()
         self.note("power on")
+        options = (
+            "-machine virt -cpu cortex-a72 -smp 2 -m 1024 -accel tcg,thread=multi -display none -monitor none "
+            f"-serial stdio -bios {FIRMWARE} -nic {network} -device intel-hda -device hda-duplex,audiodev=sound"
+        )
+        disk = "-drive", f"file={image},format=raw,if=virtio"
+        microphone = "-audiodev", f"pa,id=sound,server={environment['PULSE_SERVER']},in.name=mic.monitor"
         self.process = subprocess.Popen(
-            [
-                "qemu-system-aarch64",
-                "-machine",
-                "virt",
-                "-cpu",
-                "cortex-a72",
-                "-smp",
-                "2",
-                "-m",
-                "1024",
-                "-accel",
-                "tcg,thread=multi",
-                "-bios",
-                FIRMWARE,
-                "-display",
-                "none",
-                "-monitor",
-                "none",
-                "-serial",
-                "stdio",
-                "-drive",
-                f"file={image},format=raw,if=virtio",
-                "-nic",
-                network,
-                "-audiodev",
-                f"pa,id=sound,server={environment['PULSE_SERVER']},in.name=mic.monitor",
-                "-device",
-                "intel-hda",
-                "-device",
-                "hda-duplex,audiodev=sound",
-            ],
+            ["qemu-system-aarch64", *options.split(), *disk, *microphone],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -109,26 +85,15 @@ def sound() -> Iterator[dict[str, str]]:
     need("pulseaudio", "paplay", "pactl")
     with tempfile.TemporaryDirectory() as folder:
         address = f"{folder}/native"
-        environment = {
-            **os.environ,
-            "HOME": folder,
-            "XDG_RUNTIME_DIR": folder,
-            "PULSE_RUNTIME_PATH": folder,
-            "PULSE_SERVER": f"unix:{address}",
-        }
+        folders = dict.fromkeys(("HOME", "XDG_RUNTIME_DIR", "PULSE_RUNTIME_PATH"), folder)
+        environment = os.environ | folders | {"PULSE_SERVER": f"unix:{address}"}
+        options = "-n --daemonize=no --use-pid-file=no --exit-idle-time=-1 --disable-shm=yes"
+        modules = (
+            f"module-native-protocol-unix socket={address} auth-anonymous=1",
+            "module-null-sink sink_name=mic rate=48000",
+        )
         server = subprocess.Popen(
-            [
-                "pulseaudio",
-                "-n",
-                "--daemonize=no",
-                "--use-pid-file=no",
-                "--exit-idle-time=-1",
-                "--disable-shm=yes",
-                "-L",
-                f"module-native-protocol-unix socket={address} auth-anonymous=1",
-                "-L",
-                "module-null-sink sink_name=mic rate=48000",
-            ],
+            ["pulseaudio", *options.split(), *(f"--load={module}" for module in modules)],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
