@@ -22,6 +22,7 @@ class Detector:
     thresholds: list[float]  # one for each keyword
     refractory_hops: int
     trained_ranges: Ranges = field(default_factory=dict)  # of a quantization-aware training
+    operating_points: list[list[dict[str, float]]] = field(default_factory=list)  # for each keyword; [] unmeasured
     recorded: Recorded | None = None  # by export.int8.measure, on recordings
     sample_rate: int = SAMPLE_RATE
 
@@ -43,5 +44,15 @@ def read_checkpoint(path: Path, measured: bool = True) -> Detector:
         raise checkpoint.CheckpointError(
             f"{path}: {counts[0]} keywords, {counts[1]} thresholds and {counts[2]} outputs do not fit; train it again"
         )
-    of_int8 = recorded.read(weights) if measured else None
-    return Detector(info.name, model, info.keywords, info.thresholds, info.refractory_hops, info.ranges, of_int8)
+    if info.curves and len(info.curves) != len(info.keywords):
+        raise checkpoint.CheckpointError(f"{path}: {counts[0]} keywords, {len(info.curves)} curves; train it again")
+    return Detector(
+        info.name,
+        model,
+        info.keywords,
+        info.thresholds,
+        info.refractory_hops,
+        info.ranges,
+        info.curves if any(info.curves) else [],
+        recorded.read(weights) if measured else None,
+    )

@@ -43,7 +43,7 @@ def load(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except Exception as error:  # torch and pickle raise nearly anything at a broken file
+    except Exception as error:  # torch and pickle raise many types at a broken file
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path}: cannot be read as a state dict of tensors: {reason[0][:150]}") from None
     for wrapper in ("state_dict", "model_state_dict", "model"):

@@ -4,11 +4,12 @@ import argparse
 import os
 import time
 
-from runtime.audio.hops import SAMPLE_RATE, Samples
+from runtime.audio.hops import Samples
 from runtime.bundle.detector import Detector
 from runtime.bundle.engine import Engine
 from runtime.bundle.trial import try_out
 from runtime.errors import OptionsError
+from runtime.sample_rate import SAMPLE_RATE
 
 MODELS = {"float": "model.onnx", "int8": "model.int8.onnx"}
 MOST_LATE = 10  # hops in a row whose step took longer than they last
@@ -19,7 +20,7 @@ class EarError(Exception):
 
 
 class Ear:
-    """tried: whether it ran in a process of its own before. Raises BundleError."""
+    """tried: whether it ran in a process of its own before. Raises BundleError and OptionsError."""
 
     def __init__(self, folder: str, options: argparse.Namespace) -> None:
         self.name = os.path.basename(os.path.normpath(folder))
@@ -28,9 +29,7 @@ class Ear:
         self.tried = sha256 is not None
         self.engine = Engine(folder, model, sha256)
         self.keywords = self.engine.keywords
-        given = options.threshold
-        thresholds = [given.get(keyword, given.get("", default))
-                      for keyword, default in zip(self.keywords, self.engine.thresholds, strict=True)]
+        thresholds = self.engine.chosen_thresholds(options.threshold, options.false_accepts)
         hops = self.engine.refractory_hops
         if options.refractory is not None:
             hops = max(1, round(options.refractory * SAMPLE_RATE / self.engine.hop_samples))
@@ -65,7 +64,8 @@ def load(options: argparse.Namespace) -> list[Ear]:
         lengths = ", ".join(f"{ear.name} {ear.engine.hop_samples}" for ear in ears)
         raise OptionsError(f"bundles of different hop_samples ({lengths}) cannot share a stream: run one listener each")
     known = {keyword for ear in ears for keyword in ear.keywords}
-    for keyword in options.threshold:
-        if keyword and keyword not in known:
-            raise OptionsError(f"threshold of {keyword!r}: no bundle has that keyword: use {', '.join(sorted(known))}")
+    for name, given in (("threshold", options.threshold), ("false-accepts", options.false_accepts)):
+        for keyword in given:
+            if keyword and keyword not in known:
+                raise OptionsError(f"{name} of {keyword!r}: no bundle has that keyword: use {', '.join(sorted(known))}")
     return ears

@@ -13,13 +13,15 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from runtime.audio.hops import SAMPLE_RATE, Samples, pcm_hops, quiet_room, wav_hops
+from runtime.audio.hops import Samples, pcm_hops, quiet_room, wav_hops
 from runtime.ear import Ear, EarError, load
 from runtime.errors import BundleError, OptionsError
 from runtime.journal import Journal, remark, write
 from runtime.options import parse
+from runtime.sample_rate import SAMPLE_RATE
 from runtime.secret import read_secrets
 from runtime.service import Systemd, Terminated, on_sigterm
+from runtime.sinks.opened import Sinks
 from runtime.status import Status
 
 if TYPE_CHECKING:
@@ -44,9 +46,7 @@ class Listener:
         self._reader: threading.Thread | None = None
         self._read: tuple[argparse.Namespace, list[Ear]] | Exception
         self._samples = 0
-        self._sinks: dict[str, Any] = {}
-        self._wishes: dict[str, list[Any]] = {}  # the options that each sink was made with
-        self._meter: Any = None
+        self._sinks = Sinks(self.status)
         self._microphone: Microphone | None = None
 
     def _load(self, options: argparse.Namespace) -> list[Ear]:
@@ -57,63 +57,9 @@ class Listener:
                 self.journal.post("untried", bundle=ear.name, reason="no second Python could be started")
         return ears
 
-    # Whoever wants to know of detections: each has publish(detection), close(), and what else it needs.
-
-    def _open_sinks(self, options: argparse.Namespace) -> None:
-        """Have what the options ask for; what is there as they ask for it stays. Raises OptionsError."""
-        keywords = tuple(keyword for ear in self.status.ears for keyword in ear.keywords)
-        makers: dict[str, tuple[Any, ...]] = {
-            "hook": (self._make_hook, options.exec, options.exec_timeout),
-            "led": (self._make_led, options.led),
-            "keeper": (self._make_keeper, options.save_on_detect, options.save_seconds, options.save_megabytes),
-            "mqtt": (self._make_mqtt, options.mqtt, options.mqtt_password, options.no_mqtt_discovery, keywords),
-            "dashboard": (self._make_dashboard, options.dashboard, options.dashboard_token),
-        }
-        for name, (make, *wishes) in makers.items():
-            if self._wishes.get(name, [None]) == wishes:
-                continue
-            if name in self._sinks:
-                self._wishes.pop(name)
-                self._sinks.pop(name).close()
-            if wishes[0] is not None:
-                self._sinks[name] = make(options)
-                self._wishes[name] = wishes
-
     def _read_secrets(self, options: argparse.Namespace) -> None:
         for path in read_secrets(options):
             self.journal.post("token_made", file=path)
-
-    def _make_hook(self, options: argparse.Namespace) -> Any:
-        from runtime.sinks.hook import Hook
-
-        return Hook(options.exec, options.exec_timeout, self.journal.post)
-
-    def _make_led(self, options: argparse.Namespace) -> Any:
-        from runtime.sinks.led import Led
-
-        return Led(options.led, self.journal.post)
-
-    def _make_keeper(self, options: argparse.Namespace) -> Any:
-        from runtime.sinks.keep import Keeper
-
-        return Keeper(options.save_on_detect, options.save_seconds, options.save_megabytes * 1e6, self.hop_samples,
-                      self.journal.post)
-
-    def _make_mqtt(self, options: argparse.Namespace) -> Any:
-        from runtime.sinks.mqtt import MqttError, Publisher
-
-        try:
-            keywords = {keyword for ear in self.status.ears for keyword in ear.keywords}
-            return Publisher(options.mqtt, keywords=sorted(keywords), password=options.mqtt_password,
-                             discovery=not options.no_mqtt_discovery,
-                             warn=lambda message: self.journal.post("mqtt", message=message))
-        except MqttError as error:
-            raise OptionsError(str(error)) from None
-
-    def _make_dashboard(self, options: argparse.Namespace) -> Any:
-        from runtime.sinks.dashboard.page import Dashboard
-
-        return Dashboard(self.status, options.dashboard, options.dashboard_token)
 
     # Running
 
@@ -124,11 +70,7 @@ class Listener:
             if not options.wav:  # before anybody can know that we are there, and end us
                 on_sigterm(self._last_words)
             signal.signal(signal.SIGHUP, self._on_sighup)
-            if options.meter:
-                from runtime.sinks.meter import Meter
-
-                self._meter = Meter(self.hop_samples)
-            self._open_sinks(options)
+            self._sinks.open(options)
             self.journal.flush()
             if options.wav:
                 self.systemd.say("READY=1")
@@ -166,8 +108,8 @@ class Listener:
         self._samples = 0
         for ear in self.status.ears:
             ear.reset()
-        if "keeper" in self._sinks:
-            self._sinks["keeper"].gap()
+        for sink in self._sinks:
+            sink.gap()
         for item in stream:
             self._see_to_reload()
             if item is None:
@@ -180,9 +122,8 @@ class Listener:
 
     def _finish(self) -> None:
         """The audio has ended, and nobody is in a hurry: commands and clips of the last detections get their time."""
-        for name in ("hook", "keeper"):
-            if name in self._sinks:
-                self._sinks[name].finish()
+        for sink in self._sinks:
+            sink.finish()
         self.journal.flush()
 
     def _step(self, hop: Samples, file: str | None) -> None:
@@ -191,26 +132,21 @@ class Listener:
         self.journal.time_s = self._samples / SAMPLE_RATE
         if hop.max() >= FULL_SCALE or hop.min() <= -1:
             self.status.clipped_hops += 1
-        keeper, dashboard = self._sinks.get("keeper"), self._sinks.get("dashboard")
-        if keeper is not None:
-            keeper.hop(hop)
+        detected: list[tuple[Ear, int]] = []
         for ear in self.status.ears:
             try:
-                detected = ear.step(hop)
+                detected += [(ear, keyword) for keyword in ear.step(hop)]
             except EarError as error:
                 self._disable(ear, str(error))
                 continue
-            for keyword in detected:
-                self._tell(ear, keyword, file)
             if ear.engine.nan_resets != ear.nan_resets:
                 ear.nan_resets = ear.engine.nan_resets
                 self.nan_resets += 1
                 self.journal.post("not_a_number")
-        if dashboard is not None:
-            dashboard.hop(hop)
-        if self._meter:
-            ears = self.status.ears
-            self._meter.show(hop, [pair for ear in ears for pair in zip(ear.keywords, ear.scores, strict=True)])
+        for sink in self._sinks:
+            sink.hop(hop)
+        for ear, keyword in detected:
+            self._tell(ear, keyword, file)
         self.systemd.processed()
 
     def _disable(self, ear: Ear, reason: str) -> None:
@@ -230,10 +166,8 @@ class Listener:
             detection = {"file": file, **detection}
         if len(self.options.bundle) > 1:
             detection["bundle"] = ear.name
-        if self._meter:
-            self._meter.clear()
         self.status.detections += 1
-        for sink in self._sinks.values():
+        for sink in self._sinks:
             sink.publish(detection | {"bundle": ear.name})
         write(detection)
 
@@ -245,8 +179,8 @@ class Listener:
         for ear in self.status.ears:
             ear.engine.reset()
             ear.detector.skip(gap.samples // self.hop_samples)
-        if "keeper" in self._sinks:
-            self._sinks["keeper"].gap()
+        for sink in self._sinks:
+            sink.gap()
 
     def _last_words(self) -> bytes:
         return b"" if self._is_summed_up else (json.dumps(self.status.summary()) + "\n").encode()
@@ -296,10 +230,10 @@ class Listener:
     def _use(self, options: argparse.Namespace, ears: list[Ear]) -> None:
         old, before, self.status.ears = self.options, self.status.ears, ears
         try:
-            self._open_sinks(options)
+            self._sinks.open(options)
         except OptionsError:
             self.status.ears = before
-            self._open_sinks(old)
+            self._sinks.open(old)
             raise
         for ear in ears:
             for earlier in before:
@@ -311,11 +245,9 @@ class Listener:
 
     def close(self) -> None:
         """Let go of everything, in less than a second."""
-        if self._meter:
-            self._meter.clear()
         if self._reader:
             self._reader.join(0.2)  # what it loads in onnxruntime must not be there when the process ends
-        for sink in self._sinks.values():
+        for sink in self._sinks:
             sink.close()
         if self._microphone:
             self._microphone.close()

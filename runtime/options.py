@@ -4,7 +4,7 @@ The command line wins over the file. A file holds the same names as the command 
 
     bundle = ["/opt/earshot/current/bundles/happy-ensemble"]
     device = "USB"
-    threshold = {happy = 0.32}          # or one number for every keyword
+    false-accepts = 0.5                 # an hour; or {happy = 0.1} for one keyword
     exec = "/usr/local/bin/lamp on"
     dashboard = "8765"
 
@@ -17,13 +17,15 @@ import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from runtime.bundle.manifest import LOWEST_THRESHOLD
+from runtime.bundle.operating_points import LOWEST_THRESHOLD
 from runtime.errors import OptionsError
 from runtime.files import read_plain
 
 DEFAULT_CONFIG = "/etc/earshot.toml"
 LARGEST_CONFIG = 16 << 10  # bytes
 DEEPEST = 8  # tables and lists within each other
+MOST_FALSE_ACCEPTS = 100_000  # an hour, which has 45 000 hops
+OPERATING_POINT = ("threshold", "false-accepts")
 SOURCES = ("wav", "stdin", "device", "list-devices")
 
 EXAMPLES = """examples:
@@ -103,19 +105,23 @@ def _number(low: float, high: float, what: str) -> Callable[[Any], float]:
     return read
 
 
-_score = _number(math.nextafter(LOWEST_THRESHOLD, 0), 1, f"in {LOWEST_THRESHOLD}…1")
+def _by_keyword(read_one: Callable[[Any], float]) -> Callable[[Any], dict[str, float]]:
+    """0.9, "0.9", ["0.9", "happy=0.8"] or {happy: 0.8} → number by keyword; "" stands for every other keyword."""
+
+    def read(value: Any) -> dict[str, float]:
+        if isinstance(value, dict):
+            return {keyword: read_one(number) for keyword, number in value.items()}
+        numbers = {}
+        for part in value if isinstance(value, list) else [value]:
+            keyword, _, number = part.rpartition("=") if isinstance(part, str) else ("", "", part)
+            numbers[keyword] = read_one(number)
+        return numbers
+
+    return read
 
 
-def read_thresholds(value: Any) -> dict[str, float]:
-    """0.9, "0.9", ["0.9", "happy=0.8"] or {happy: 0.8} → score by keyword; "" stands for every other keyword."""
-    if isinstance(value, dict):
-        return {keyword: _score(score) for keyword, score in value.items()}
-    thresholds = {}
-    for part in value if isinstance(value, list) else [value]:
-        keyword, _, score = part.rpartition("=") if isinstance(part, str) else ("", "", part)
-        thresholds[keyword] = _score(score)
-    return thresholds
-
+read_thresholds = _by_keyword(_number(math.nextafter(LOWEST_THRESHOLD, 0), 1, f"in {LOWEST_THRESHOLD}…1"))
+read_false_accepts = _by_keyword(_number(math.nextafter(0, -1), MOST_FALSE_ACCEPTS, "false accepts an hour, 0 or more"))
 
 OPTIONS = (
     Option("bundle", "BUNDLE", _texts, [], "folder with manifest.json and the models; several listen to the same audio",
@@ -130,6 +136,8 @@ OPTIONS = (
     Option("model", "float|int8|FILE", _text, None, "model of the bundle (default: the manifest's)"),
     Option("threshold", "[KEYWORD=]T", read_thresholds, {}, "score that counts as a detection, 0…1, of every keyword "
            "or of one (default: the manifest's)", several=True),
+    Option("false-accepts", "[KEYWORD=]RATE", read_false_accepts, {}, "at most so many false accepts an hour, of every "
+           "keyword or of one: the threshold follows from what the bundle has measured", several=True),
     Option("refractory", "SECONDS", _number(0, 3600, "above 0 and at most 3600"), None,
            "so long a score has to be low before it counts again (default: the manifest's)"),
     Option("meter", "", _flag, False, "show level and score on stderr while listening"),
@@ -173,8 +181,8 @@ def _parser() -> Parser:
         elif option.read is _flag:
             group.add_argument(f"--{option.name}", dest=option.name, action="store_true", help=option.help)
         else:
-            # --threshold takes one value each time it is given: a bundle may follow it.
-            takes: dict[str, Any] = {"action": "append"} if option.read is read_thresholds else (
+            # These take one value each time they are given: a bundle may follow it.
+            takes: dict[str, Any] = {"action": "append"} if option.name in OPERATING_POINT else (
                 {"nargs": "+"} if option.several else {})
             group.add_argument(f"--{option.name}", dest=option.name, metavar=option.metavar, help=option.help, **takes)
     return parser
@@ -193,6 +201,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     told = read_config(path) if path is not None else {}
     if any(name in given for name in SOURCES):
         told = {name: value for name, value in told.items() if name not in SOURCES}
+    if any(name in given for name in OPERATING_POINT):
+        told = {name: value for name, value in told.items() if name not in OPERATING_POINT}
 
     values = {option.name: option.default for option in OPTIONS} | told
     for name, value in given.items():
@@ -201,6 +211,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             values[name] = BY_NAME[name].read(value)
         except ValueError as error:
             raise OptionsError(f"{flag} must be {error}: see --help") from None
+    if exclude_each_other(values["threshold"], values["false-accepts"]):
+        raise OptionsError("--threshold and --false-accepts exclude each other: keep one")
     if not values["bundle"] and not values["list-devices"]:
         raise OptionsError("BUNDLE is missing, the folder that an export made (it goes before --wav): see --help")
     return argparse.Namespace(config=path, **{name.replace("-", "_"): value for name, value in values.items()})
@@ -225,7 +237,15 @@ def read_config(path: str) -> dict[str, Any]:
     sources = [name for name in SOURCES if values.get(name)]
     if len(sources) > 1:
         raise OptionsError(f"{path}: {' and '.join(sources)} exclude each other: keep one")
+    if exclude_each_other(*(values.get(name, {}) for name in OPERATING_POINT)):
+        raise OptionsError(f"{path}: {' and '.join(OPERATING_POINT)} exclude each other: keep one")
     return values
+
+
+def exclude_each_other(thresholds: dict[str, float], false_accepts: dict[str, float]) -> bool:
+    """Whether a keyword could have both. Different keywords may each have one, as bundles without a curve need."""
+    either = {**thresholds, **false_accepts}
+    return bool(thresholds and false_accepts) and ("" in either or len(either) < len(thresholds) + len(false_accepts))
 
 
 def read_toml(path: str) -> dict[str, Any]:

@@ -14,6 +14,10 @@ class Status:
         self.hop_samples = ears[0].engine.hop_samples
         self.hops = self.detections = self.clipped_hops = 0
 
+    @property
+    def keywords(self) -> list[str]:
+        return [keyword for ear in self.ears for keyword in ear.keywords]
+
     def summary(self) -> dict[str, Any]:
         """Totals of the run."""
         return {"event": "summary", "time_s": round(self.journal.time_s, 3), "hops": self.hops,

@@ -24,11 +24,16 @@ ARROWS = {
     },
     "export.step": {"training.model"},
     "runtime": set(),
-    "runtime.audio": set(),
-    "runtime.bundle": {"runtime.errors"},
-    "runtime.sinks": {"runtime.audio", "runtime.errors", "runtime.journal"},
+    "runtime.audio": {"runtime.errors", "runtime.sample_rate"},
+    "runtime.bundle": {"runtime.errors", "runtime.sample_rate"},
+    "runtime.sinks": {
+        f"runtime.{name}" for name in ("audio", "errors", "journal", "sample_rate", "sinks.dashboard", "status")
+    },
     "runtime.sinks.dashboard": {
-        f"runtime.{name}" for name in ("audio", "config_edit", "credit", "errors", "options", "sinks", "status")
+        f"runtime.{name}"
+        for name in (
+            *("audio", "bundle", "config_edit", "credit", "errors", "options", "sample_rate", "sinks", "status"),
+        )
     },
     "edge_demo": {"runtime", "training.model"},
     "edge_demo.bench": {"runtime.audio", "runtime.bundle", "training.data", "training.model"},
@@ -39,7 +44,8 @@ ARROWS = {
         *(f"training.{name}" for name in ("data", "metrics", "windows")),
     },
     "edge_demo.home_assistant": {
-        f"runtime.{name}" for name in ("audio", "bundle", "credit", "errors", "options", "sinks.dashboard")
+        f"runtime.{name}"
+        for name in ("audio", "bundle", "credit", "errors", "options", "sample_rate", "sinks.dashboard")
     },
     "edge_demo.results": {
         "edge_demo.bench",

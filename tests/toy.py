@@ -33,6 +33,14 @@ MANIFEST = {
     "states": [{"name": "level", "shape": [1, 1]}, {"name": "tail", "shape": [1, 240]}], "measured": {},
 }
 
+# Of one keyword, the most false accepts first.
+CURVE = [
+    {"threshold": threshold, "false_accepts_per_hour": rate, "worst_kind_per_hour": 2 * rate, "misses": misses,
+     "misses_10_db": 2 * misses}
+    for threshold, rate, misses in ((0.25, 4.0, 0.01), (0.5, 1.0, 0.02), (0.75, 0.5, 0.04), (0.9, 0.5, 0.06),
+                                    (0.999, 0.125, 0.2))
+]
+
 
 def write_bundle(
     folder: Path, graph: str = GRAPH, metadata: dict[str, str | None] | None = None, **fields: Any
@@ -42,7 +50,8 @@ def write_bundle(
     manifest = {**MANIFEST, **fields}
     model = onnx.parser.parse_model(graph)
     props = {"earshot_version": str(manifest["earshot_version"])}
-    for key in ("sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops"):
+    optional = ["operating_points"] if "operating_points" in manifest else []
+    for key in ("sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops", *optional):
         props[key] = json.dumps(manifest[key])
     for key, value in (metadata or {}).items():
         props.pop(key, None)

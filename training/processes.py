@@ -67,15 +67,6 @@ def mean(values: Tensor) -> Tensor:
     return values
 
 
-def gather(values: Tensor) -> Tensor:
-    """Everybody's values, one after the other as the shares are."""
-    if count() == 1:
-        return values
-    parts = [torch.empty_like(values) for _ in range(count())]
-    distributed.all_gather(parts, values.contiguous())
-    return torch.cat(parts)
-
-
 def wait() -> None:
     """Until all processes are here."""
     if count() > 1:

@@ -23,18 +23,36 @@ class Data:
     speech: tuple[str, ...] = ("read_speech", "other_words")  # negatives of any depth and length
     packages: tuple[str, ...] = known_packages("training")  # Debian's, more negatives; needs apt-get, 506 MB
     noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
-    synthetic: int = 5000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
+    synthetic: int = 8000  # synthesised sentences thick with near-misses, as negatives; needs espeak-ng
+    voices: int = 1500  # synthesised clips of each keyword, in many voices
     mislabelled: bool = False  # train on the clips that mislabelled.txt names, too
     rooms: int = 400  # simulated, for reverberation
-    speeds: tuple[float, float] = (0.85, 1.18)  # lowest and highest, of six recordings in ten; pitch goes with it
-    levels: tuple[float, float] = (-66.0, 4.0)  # dB of full scale that speech has, its loudest clipped
-    splices: float = 0.3  # share of keywords begun by one recording and ended by another; and near-misses made so
-    pauses: float = 0.75  # share of keywords before which the talker pauses, as one does who calls something by name
-    bursts: float = 0.15  # share of the stretches without the keyword that are loud noises: bursts, tones, music
-    worn: float = 0.2  # share of windows whose speech is as a telephone, an old film or a loudspeaker has it
-    muted: float = 0.2  # share of windows that are digital silence until shortly before the keyword
     continuous: tuple[str, ...] = ("continuous",)  # to choose epoch and threshold; never trained on
     false_accepts_per_hour: float = 0.5  # what the threshold may cost, over all kinds of speech; twice that in one
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What windows are made of. Each number but the ranges is a share."""
+
+    keywords: float = 0.5  # of all windows
+    voiced: float = 0.2  # of the keywords: synthesised
+    splices: float = 0.3  # of the other keywords: begun by one recording and ended by another; and near-misses so made
+    pauses: float = 0.75  # of keywords: after a pause, as one does who calls something by name
+    silent: float = 0.25  # of the excerpts without a keyword: silence
+    bursts: float = 0.15  # of these excerpts: loud sounds that are no speech, tones, music
+    sped: float = 0.6  # of all recordings of speech: at another speed, and with it pitch
+    speeds: tuple[float, float] = (0.85, 1.18)  # the lowest and the highest
+    in_rooms: float = 0.6  # of the windows: with reverberation
+    narrow: float = 0.25  # of the windows: nothing above 3.5 to 7 kHz
+    worn: float = 0.2  # of the windows: as a telephone, an old film or a loudspeaker has it
+    noises: float = 0.75  # of the windows: a recorded noise
+    second_noises: float = 0.2  # of the windows: one more
+    babble: float = 0.15  # of the windows: four talkers in the background
+    hums: float = 0.3  # of the windows: stationary noise
+    floors: float = 0.9  # of the windows: low stationary noise; the others are digital silence between words
+    levels: tuple[float, float] = (-66.0, 4.0)  # dB of full scale that speech has, its loudest clipped
+    muted: float = 0.2  # of the windows: digital silence until shortly before the keyword
 
 
 @dataclass(frozen=True)
@@ -44,7 +62,6 @@ class Schedule:
     quantized_epochs: int = 0  # after these: fine-tuning for int8, from the best checkpoint, into <folder>-qat
     windows: int = 16_384  # training windows in an epoch
     pool: int = 98_304  # different windows, 2.5 GB on disk and in memory
-    hard: float = 0.0  # share of windows drawn for the false accepts in them, once the pool was seen
     hops: int = 40  # of a window: 40 × 80 ms = 3.2 s
     batch: int = 128  # windows of a step; each is the continuation of one stream
     learning_rate: float = 3e-3
@@ -80,6 +97,7 @@ class Prune:
 class Recipe:
     data: Data
     model: Size = field(default_factory=Size)
+    windows: Composition = field(default_factory=Composition)
     train: Schedule = field(default_factory=Schedule)
     distill: Distill = field(default_factory=Distill)
     prune: Prune = field(default_factory=Prune)
@@ -112,7 +130,7 @@ def parse(text: str, keywords: list[str] | None = None, seed: int | None = None)
 def assemble(tables: dict[str, Any]) -> Recipe:
     """Tables as they stand in TOML → Recipe, defaults where nothing is said. Raises RecipeError."""
     check_keys("", tables, Recipe)
-    data, model, train, distill, prune = (dict(tables.get(item.name, {})) for item in fields(Recipe))
+    data, model, windows, train, distill, prune = (dict(tables.get(item.name, {})) for item in fields(Recipe))
     if not data.get("keywords"):
         raise RecipeError("no keywords: set data.keywords or pass --keyword")
     model.setdefault("keywords", len(data["keywords"]))
@@ -120,6 +138,7 @@ def assemble(tables: dict[str, Any]) -> Recipe:
     recipe = Recipe(
         build("data", Data, data),
         build("model", Size, model),
+        build("windows", Composition, windows),
         build("train", Schedule, train),
         build("distill", Distill, distill),
         build("prune", Prune, prune),
@@ -133,9 +152,9 @@ def assemble(tables: dict[str, Any]) -> Recipe:
     if recipe.model.members < 1:
         raise RecipeError("model.members must be at least 1")
     for name, least in (("speeds", 0.1), ("levels", -100.0)):
-        ends = getattr(recipe.data, name)
+        ends = getattr(recipe.windows, name)
         if not (len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends) and least <= ends[0] <= ends[1]):
-            raise RecipeError(f"data.{name} must be two numbers from {least} up, the lower first, not {list(ends)}")
+            raise RecipeError(f"windows.{name} must be two numbers from {least} up, the lower first, not {list(ends)}")
     if recipe.model.window < 1:
         raise RecipeError("model.window must be at least 1: it counts the present hop too")
     if recipe.model.smoothing < 0:

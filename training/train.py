@@ -40,7 +40,8 @@ from training.model.crnn import CRNN, Size, State, log_odds, n_parameters
 from training.model.ensemble import folded, networks, new_model
 from training.model.quantized import QuantizedCRNN
 from training.recipe import Distill, Prune, Recipe
-from training.windows import windows
+from training.windows.cache import Windows, order
+from training.windows.targets import ignore_echoes
 
 FINE_TUNING = 0.1  # of the learning rate, in the quantization-aware stage
 REFRACTORY_HOPS = 12  # 0.96 s: nobody says a keyword twice in a second
@@ -76,7 +77,6 @@ class Trainer:
         self.epoch = 0
         self.best = math.inf
         self.rows: list[dict] = []
-        self.alarm = torch.zeros(recipe.train.pool)  # of each window: the highest score among its negative hops
 
     def start_with(self, size: Size) -> None:
         train = self.recipe.train
@@ -118,14 +118,14 @@ class Trainer:
     def steps_per_epoch(self) -> int:
         return self.recipe.train.windows // self.recipe.train.batch
 
-    def run_epoch(self, dataset: windows.Windows, taught: Taught | None) -> float:
+    def run_epoch(self, dataset: Windows, taught: Taught | None) -> float:
         """One epoch; returns its mean loss. taught: see `distill.teach`."""
         train, distill, steps = self.recipe.train, self.recipe.distill, self.steps_per_epoch()
         seed = train.seed * 100_003 + self.epoch  # whatever is random goes on as if never interrupted
         torch.manual_seed(seed + processes.rank())  # of the dropout; all else is drawn for the whole batch, by rng
         rng = np.random.default_rng(seed)
         mine, device = processes.share(train.batch), processes.device()
-        order = windows.order(train, self.epoch, self.alarm.numpy())
+        numbers = order(train, self.epoch)
         if self.model.size != self.recipe.size and self.epoch >= self.recipe.wide_epochs:
             self.shrink()
         self.model.train()
@@ -139,10 +139,10 @@ class Trainer:
         title, silent = f"epoch {self.epoch + 1}/{train.epochs}", processes.rank() > 0
         bar = tqdm(range(steps), desc=title, unit="step", leave=False, disable=silent)
         for step in bar:
-            indices = order[step * train.batch : (step + 1) * train.batch]
+            indices = numbers[step * train.batch : (step + 1) * train.batch]
             frames, targets = (tensor[mine] for tensor in dataset.batch(indices, rng))
             fresh = torch.from_numpy(rng.random(train.batch) < train.fresh)[mine]
-            targets = windows.ignore_echoes(targets, echoes * ~fresh.unsqueeze(-1))
+            targets = ignore_echoes(targets, echoes * ~fresh.unsqueeze(-1))
             echoes = dataset.echoes[indices][mine]
             frames, targets, fresh = frames.to(device), targets.to(device), fresh.to(device)
             rate = learning_rate(self.recipe, self.epoch * steps + step, train.epochs * steps)
@@ -157,9 +157,6 @@ class Trainer:
                 loss = loss + distill.weight * distillation_loss(odds, said, distill.temperature)
                 if distill.attention:
                     loss = loss + distill.attention * attention_loss(output.energies, looked, self.model.size.window)
-            heard = odds.detach().unflatten(0, (members, -1)).mean(0)
-            loudest = heard.masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
-            self.alarm[indices] = processes.gather(loudest).cpu()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             for network in networks(self.model):  # the loss is the members' mean
@@ -211,7 +208,6 @@ class Trainer:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
-        tensors["alarm"] = self.alarm
         metadata = {
             "recipe": json.dumps(asdict(self.recipe)),
             "progress": json.dumps({"epoch": self.epoch, "best": self.best, "rows": self.rows}),
@@ -240,7 +236,6 @@ class Trainer:
             self.start_with(self.recipe.size)
         self.model.load_state_dict(part(tensors, "model."))
         self.average.load_state_dict(part(tensors, "average."))
-        self.alarm = tensors["alarm"]
         state = self.optimizer.state_dict()
         for name, tensor in part(tensors, "optimizer.").items():
             index, key = name.split(".")
@@ -299,7 +294,7 @@ def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> N
         return
     held_out = validation.load(base, recipe, trainer.average) if processes.rank() == 0 else None
     with processes.one_at_first():
-        dataset = windows.Windows(base, recipe, workers)
+        dataset = Windows(base, recipe, workers)
         taught = teach(teachers, dataset) if teachers else None
     clips, spoken = dataset.clips, sum(dataset.clips.keywords, [])
     speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})

@@ -134,7 +134,7 @@ def without_keywords(base: Path, recipe: Recipe, speech: list[data.Clip]) -> dic
     speech: validation clips of the recipe's folders, or of other words where these have none.
     """
     only = None if recipe.data.packages else ()
-    kinds = corpora.KINDS if recipe.data.bursts else corpora.SPEECH
+    kinds = corpora.KINDS if recipe.windows.bursts else corpora.SPEECH
     found: dict[str, Sequence[data.Readable]] = {
         kind: [
             one for one in corpora.recordings(kind, "validation", base, only)

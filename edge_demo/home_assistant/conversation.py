@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -17,9 +18,10 @@ from wyoming.ping import Ping, Pong
 from wyoming.wake import Detect, Detection, NotDetected
 
 from edge_demo.home_assistant.messages import IDLE_SECONDS, MESSAGE_SECONDS, PIECE, Malformed, Message, Reader
-from runtime.audio.hops import SAMPLE_RATE, Format, Samples, decode, mix, resampler
+from runtime.audio.hops import Format, Rechunker, Samples, decode, mix, resampler
 from runtime.bundle.detector import Detector
 from runtime.bundle.engine import Engine
+from runtime.sample_rate import SAMPLE_RATE
 
 MOST_CHANNELS = 32
 STREAM_SECONDS = 10.0  # after the last audio
@@ -57,44 +59,38 @@ class Converter:
 
 
 class Listening:
-    """One bundle on the audio of one connection. thresholds: replace the bundle's, by keyword; "" all."""
+    """One bundle on the audio of one connection. thresholds: one for each of its keywords."""
 
-    def __init__(self, engine: Engine, thresholds: dict[str, float]) -> None:
+    def __init__(self, engine: Engine, thresholds: list[float]) -> None:
         self._engine = engine
         self.keywords = engine.keywords
-        own = zip(engine.keywords, engine.thresholds, strict=True)
-        used = [thresholds.get(name, thresholds.get("", value)) for name, value in own]
-        self._detector = Detector(used, engine.refractory_hops)
+        self._detector = Detector(thresholds, engine.refractory_hops)
+        self._chunks = Rechunker(engine.hop_samples)
         self.start_over()
 
     def start_over(self) -> None:
         self._engine.reset()
         self._detector.reset()
-        self._rest = np.zeros(0, np.float32)
+        self._chunks.restart()
 
     def detect(self, samples: Samples, last: bool = False) -> Iterator[str]:
         """Samples at 16 kHz, any number → the keywords detected in them. last: pad the last hop with zeros."""
-        hop = self._engine.hop_samples
-        audio = np.concatenate((self._rest, samples))
-        if last:
-            audio = np.concatenate((audio, np.zeros(-len(audio) % hop, np.float32)))
-        whole = len(audio) - len(audio) % hop
-        self._rest = audio[whole:]
-        for start in range(0, whole, hop):
-            scores = self._engine.step(audio[start : start + hop])
+        hops = self._chunks.push(samples)
+        for hop in chain(hops, self._chunks.end()) if last else hops:
+            scores = self._engine.step(hop)
             yield from (self._engine.keywords[index] for index in self._detector.step(scores))
 
 
 @dataclass(frozen=True)
 class Bundles:
-    """Shared by all connections: engines by their bundles' folders, and thresholds that replace the bundles' own."""
+    """Shared by all connections: engines and thresholds by their bundles' folders."""
 
     engines: dict[str, Engine]
-    thresholds: dict[str, float]
+    thresholds: dict[str, list[float]]
 
     def listenings(self) -> list[Listening]:
         """For one connection: it shares the models, and has its own states."""
-        return [Listening(engine.stream(), self.thresholds) for engine in self.engines.values()]
+        return [Listening(engine.stream(), self.thresholds[folder]) for folder, engine in self.engines.items()]
 
     def keywords(self) -> list[str]:
         return [keyword for engine in self.engines.values() for keyword in engine.keywords]

@@ -34,8 +34,8 @@ from edge_demo.home_assistant.messages import LONGEST_LINE, Malformed
 from runtime.audio.hops import AudioError
 from runtime.bundle.engine import Engine
 from runtime.credit import Credit
-from runtime.errors import BundleError
-from runtime.options import read_thresholds
+from runtime.errors import BundleError, OptionsError
+from runtime.options import exclude_each_other, read_false_accepts, read_thresholds
 from runtime.sinks.dashboard.http_server import client_of
 
 MOST_CONNECTIONS = 32
@@ -164,11 +164,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", metavar="FILE", help="model of the bundles (default: the manifest's)")
     parser.add_argument("--threshold", metavar="[KEYWORD=]T", action="append", default=[],
                         help="replaces the manifest's threshold, 0…1, of one keyword or of all; may be given again")
+    parser.add_argument("--false-accepts", metavar="[KEYWORD=]RATE", action="append", default=[],
+                        help="at most so many an hour: the threshold follows from what the bundle has measured")
     return parser.parse_args(arguments)
 
 
 def open_bundles(options: argparse.Namespace) -> Bundles:
-    """Load every bundle. Raises BundleError, exits on mistakes."""
+    """Load every bundle. Raises BundleError and OptionsError, exits on mistakes."""
     engines: dict[str, Engine] = {}
     owners: dict[str, str] = {}
     for folder in options.bundle:
@@ -176,15 +178,20 @@ def open_bundles(options: argparse.Namespace) -> Bundles:
         for keyword in engines[folder].keywords:
             if owners.setdefault(plain(keyword), folder) != folder:
                 fail(f"{keyword} is in both {owners[plain(keyword)]} and {folder}: leave one of them out")
-    try:
-        given = read_thresholds(options.threshold)
-    except ValueError as error:
-        fail(f"--threshold must be {error}")
-    bundles = Bundles(engines, given)
-    for name in given:
-        if name and name not in bundles.keywords():
-            fail(f"--threshold: no keyword {name}: choose from {', '.join(bundles.keywords())}")
-    return bundles
+    known = [keyword for engine in engines.values() for keyword in engine.keywords]
+    given = []
+    for flag, read, told in (("--threshold", read_thresholds, options.threshold),
+                             ("--false-accepts", read_false_accepts, options.false_accepts)):
+        try:
+            given.append(read(told))
+        except ValueError as error:
+            fail(f"{flag} must be {error}")
+        for name in given[-1]:
+            if name and name not in known:
+                fail(f"{flag}: no keyword {name}: choose from {', '.join(known)}")
+    if exclude_each_other(*given):
+        fail("--threshold and --false-accepts exclude each other: keep one")
+    return Bundles(engines, {folder: engine.chosen_thresholds(*given) for folder, engine in engines.items()})
 
 
 def address(uri: str) -> tuple[str, int]:
@@ -203,7 +210,7 @@ def main(arguments: list[str] | None = None) -> int:
     host, port = address(options.uri)
     try:
         asyncio.run(Server(open_bundles(options)).serve(host, port))
-    except BundleError as error:
+    except (BundleError, OptionsError) as error:
         fail(str(error))
     except (OSError, UnicodeError) as error:  # the latter of a host that is no name
         reason = getattr(error, "strerror", None) or error

@@ -25,13 +25,13 @@ from training.model.checkpoint import write_atomically
 SHORT = {"train": {"epochs": 6, "pool": 16_384, "quantized_epochs": 0}}
 CHANGES: dict[str, dict[str, dict]] = {  # name of the row → what differs
     "everything": {},
-    "no-pause-before-the-word": {"data": {"pauses": 0.0}},
+    "no-pause-before-the-word": {"windows": {"pauses": 0.0}},
     "no-synthesised-near-misses": {"data": {"synthetic": 0}},
     "no-speech-from-packages": {"data": {"packages": []}},
     "no-rooms": {"data": {"rooms": 0}},
     "no-recorded-noise": {"data": {"noise": []}},
-    "no-change-of-speed": {"data": {"speeds": [1.0, 1.0]}},
-    "one-level": {"data": {"levels": [-26.0, -26.0]}},
+    "no-change-of-speed": {"windows": {"speeds": [1.0, 1.0]}},
+    "one-level": {"windows": {"levels": [-26.0, -26.0]}},
     "mislabelled-clips-too": {"data": {"mislabelled": True}},
     "windows-alone": {"train": {"fresh": 1.0}},
 }

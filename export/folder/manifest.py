@@ -25,6 +25,7 @@ def manifest(
         "keywords": detector.keywords,
         "threshold": detector.thresholds,
         "refractory_hops": detector.refractory_hops,
+        **({"operating_points": detector.operating_points} if detector.operating_points else {}),
         "default_model": default_model,
         "files": {name: fingerprint(folder / name) for name in (*FILES, *also)},
         "states": [{"name": name, "shape": shape} for name, shape in state_shapes(detector.model.size).items()],

@@ -53,6 +53,7 @@ def write(proto: onnx.ModelProto, detector: Detector, path: Path) -> None:
 
 def metadata(detector: Detector) -> dict[str, str]:
     """The contract's `metadata_props`."""
+    curves = detector.operating_points
     return {
         "earshot_version": "1",
         "sample_rate": str(detector.sample_rate),
@@ -60,6 +61,7 @@ def metadata(detector: Detector) -> dict[str, str]:
         "keywords": json.dumps(detector.keywords),
         "threshold": json.dumps(detector.thresholds),
         "refractory_hops": str(detector.refractory_hops),
+        **({"operating_points": json.dumps(curves)} if curves else {}),
     }
 
 

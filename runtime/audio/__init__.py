@@ -1,1 +1,1 @@
-"""Audio → hops: files, standard input, microphones; imports nothing else of ours."""
+"""Audio → hops: files, standard input, microphones; imports runtime.errors and runtime.sample_rate."""

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-SAMPLE_RATE = 16_000
+if not __package__:  # run as a script, by microphone.Probe: find the room as the package it is
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from runtime.errors import AudioError
+from runtime.sample_rate import SAMPLE_RATE
+
 OPENED = "opened"
-
-
-class AudioError(Exception):
-    """Audio that cannot be had. The message is one line: what, why, and what to do."""
 
 
 class Device(NamedTuple):

@@ -12,11 +12,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.audio.devices import AudioError, list_devices
+from runtime.audio.devices import list_devices
+from runtime.errors import AudioError
+from runtime.sample_rate import SAMPLE_RATE
 
-__all__ = ["SAMPLE_RATE", "AudioError", "cut", "list_devices", "pcm_hops", "quiet_room", "resample", "wav_hops"]
+__all__ = ["SAMPLE_RATE", "AudioError", "Rechunker", "cut", "list_devices", "pcm_hops", "quiet_room", "resample",
+           "wav_hops"]
 
-SAMPLE_RATE = 16_000
 BLOCK_BYTES = 1 << 16  # of a WAV file at a time: memory does not grow with the file
 LOUDEST = 1e6  # a float sample beyond it is no audio; full scale is 1
 
@@ -24,17 +26,38 @@ Samples = NDArray[np.float32]
 Warn = Callable[[str], None]
 
 
+class Rechunker:
+    """Blocks of any lengths → hops of exactly `hop_samples`. What is left over waits for the next block."""
+
+    def __init__(self, hop_samples: int) -> None:
+        self._hop_samples = hop_samples
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what is left over."""
+        self._rest = np.zeros(0, np.float32)
+
+    def push(self, block: Samples) -> Iterator[Samples]:
+        """Take all of the block now, and give its hops one by one."""
+        rest = np.concatenate((self._rest, block)) if len(self._rest) else block
+        whole = len(rest) - len(rest) % self._hop_samples
+        self._rest = rest[whole:]
+        return (rest[start : start + self._hop_samples] for start in range(0, whole, self._hop_samples))
+
+    def end(self) -> Iterator[Samples]:
+        """What is left over, if anything, filled up with zeros."""
+        rest = self._rest
+        self.restart()
+        if len(rest):
+            yield np.concatenate((rest, np.zeros(self._hop_samples - len(rest), np.float32)))
+
+
 def cut(blocks: Iterable[Samples], hop_samples: int) -> Iterator[Samples]:
     """Blocks of any lengths, 16 kHz → hops of exactly `hop_samples`, the last one filled up with zeros."""
-    rest = np.zeros(0, np.float32)
+    chunks = Rechunker(hop_samples)
     for block in blocks:
-        rest = np.concatenate((rest, block)) if len(rest) else block
-        whole = len(rest) - len(rest) % hop_samples
-        for start in range(0, whole, hop_samples):
-            yield rest[start : start + hop_samples]
-        rest = rest[whole:]
-    if len(rest):
-        yield np.concatenate((rest, np.zeros(hop_samples - len(rest), np.float32)))
+        yield from chunks.push(block)
+    yield from chunks.end()
 
 
 def resample(blocks: Iterable[Samples], rate: int, source: str) -> Iterator[Samples]:

@@ -18,8 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from runtime.audio import devices
-from runtime.audio.hops import SAMPLE_RATE, AudioError, Format, Samples, decode, mix, resampler
+from runtime.audio.hops import Format, Rechunker, Samples, decode, mix, resampler
 from runtime.audio.timeline import Timeline
+from runtime.errors import AudioError
+from runtime.sample_rate import SAMPLE_RATE
 
 RING_SECONDS = 8.0  # of audio that a busy or stopped process may be late
 POLL_SECONDS = 0.25  # how often somebody who waits looks up
@@ -155,20 +157,18 @@ class Cutter:
     """Samples at the device's rate → hops at 16 kHz, until a gap makes it start afresh. Raises AudioError."""
 
     def __init__(self, rate: int, hop_samples: int, source: str) -> None:
-        self._rate, self._hop_samples, self._source = rate, hop_samples, source
+        self._rate, self._source = rate, source
+        self._chunks = Rechunker(hop_samples)
         self.restart()
 
     def restart(self) -> None:
-        self._rest = np.zeros(0, np.float32)
+        self._chunks.restart()
         self._stream = None if self._rate == SAMPLE_RATE else resampler(self._rate, self._source)
 
     def push(self, samples: Samples) -> Iterator[Samples]:
         if self._stream is not None:
             samples = self._stream.resample_chunk(samples)
-        self._rest = np.concatenate((self._rest, samples))
-        while len(self._rest) >= self._hop_samples:
-            hop, self._rest = self._rest[: self._hop_samples], self._rest[self._hop_samples :]
-            yield hop
+        return self._chunks.push(samples)
 
 
 class Microphone:

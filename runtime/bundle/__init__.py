@@ -1,1 +1,2 @@
-"""A bundle's files checked, tried and run: from hops to scores to events; imports runtime.errors."""
+"""A bundle's files checked, tried and run: from hops to scores to events; imports runtime.errors and
+runtime.sample_rate."""

@@ -11,6 +11,7 @@ stranger's may also be tried in a process of its own before: `trial.try_out`.
 import copy
 import functools
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.bundle.manifest import MANIFEST, check_content, read_manifest, read_verified, refuse
+from runtime.bundle.operating_points import OperatingPoint, point_at
 from runtime.errors import BundleError
 
 __all__ = ["BundleError", "Engine"]
@@ -34,6 +36,7 @@ class Engine:
     sha256: what the model's has to be; None takes any.
 
     keywords: names, in the order of the scores. thresholds: the operating point, one per keyword.
+    operating_points: per keyword the others that were measured; empty where none were.
     hop_samples: length of one step at 16 kHz. refractory_hops: see `detector.Detector`.
     nan_resets: how often the state had to be thrown away because of audio or scores that were no numbers.
 
@@ -56,6 +59,9 @@ class Engine:
 
         self.keywords: tuple[str, ...] = tuple(manifest["keywords"])
         self.thresholds: tuple[float, ...] = tuple(map(float, manifest["threshold"]))
+        curves = manifest.get("operating_points") or [[] for _ in self.keywords]
+        self.operating_points: tuple[tuple[OperatingPoint, ...], ...] = tuple(
+            tuple(OperatingPoint(**point) for point in curve) for curve in curves)
         self.hop_samples: int = manifest["hop_samples"]
         self.refractory_hops: int = manifest["refractory_hops"]
         self.nan_resets = 0
@@ -97,6 +103,20 @@ class Engine:
         other.nan_resets = 0
         other._bind(self._session)
         return other
+
+    def chosen_thresholds(self, thresholds: Mapping[str, float], false_accepts: Mapping[str, float]) -> list[float]:
+        """One for each keyword: of `thresholds`, of the point that `false_accepts` (an hour) choose, or the bundle's.
+
+        Both are by keyword; "" stands for every other keyword; no keyword may have both. Raises OptionsError.
+        """
+        chosen = []
+        for keyword, own, curve in zip(self.keywords, self.thresholds, self.operating_points, strict=True):
+            rate = false_accepts.get(keyword, false_accepts.get(""))
+            if rate is None:
+                chosen.append(thresholds.get(keyword, thresholds.get("", own)))
+            else:
+                chosen.append(point_at(curve, rate, keyword).threshold)
+        return chosen
 
     def _try(self) -> None:
         """One step of silence: what cannot run, or wants more memory than there may be, is refused now."""

@@ -14,17 +14,17 @@ from typing import Any, NoReturn
 
 from runtime.bundle.onnx_scan import ScanError, scan
 from runtime.bundle.onnx_sizes import check_sizes
+from runtime.bundle.operating_points import LOWEST_THRESHOLD, MOST_POINTS, is_good
 from runtime.errors import BundleError
+from runtime.sample_rate import SAMPLE_RATE
 
 CONTRACT_VERSION = "1"
-SAMPLE_RATE = 16_000
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have a few thousand
 LARGEST_FILE = 16 << 20  # bytes; of a model or a report; real ones have a million
 MOST_FILES = 100
 MOST_KEYWORDS = 32
 LONGEST_KEYWORD = 100  # characters
-LOWEST_THRESHOLD = 0.001  # a score is always above 0, and one that stays high is told once
 LONGEST_REFRACTORY = 1_000_000  # hops
 LONGEST_MESSAGE = 480  # characters of a refusal
 LONGEST_HOP = SAMPLE_RATE  # samples: one second
@@ -105,6 +105,9 @@ def read_manifest(folder: str) -> dict[str, Any]:
     check(isinstance(threshold, list) and len(threshold) == len(keywords)
           and all(type(t) in (int, float) and LOWEST_THRESHOLD <= t <= 1 for t in threshold),
           f"threshold is not one number in {LOWEST_THRESHOLD}…1 per keyword")
+    if "operating_points" in manifest:
+        check(is_good(manifest["operating_points"], len(keywords)),
+              f"operating_points is not a list of 0…{MOST_POINTS} points per keyword, of five numbers in range each")
 
     files = manifest.get("files")
     check(isinstance(files, dict) and 1 <= len(files) <= MOST_FILES, "files is not a table of files")
@@ -171,12 +174,15 @@ def check_content(model: str, content: bytes, manifest: dict[str, Any]) -> None:
         check_sizes(graph, inputs)
     except ScanError as error:
         refuse(model, str(error), "export the bundle again")
-    for key in ("earshot_version", "sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops"):
+    for key in ("earshot_version", "sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops",
+                "operating_points"):
+        if key == "operating_points" and key not in manifest and key not in graph.metadata:
+            continue  # nobody has measured them
         if key not in graph.metadata:
             refuse(model, f"its metadata lacks {key}", "export the bundle again")
         try:
             told = graph.metadata[key] if key == "earshot_version" else json.loads(graph.metadata[key])
         except (ValueError, RecursionError):
             told = None
-        if told != manifest[key]:
+        if told != manifest.get(key):
             refuse(model, f"{key} in its metadata is not the one in {MANIFEST}", "export the bundle again")

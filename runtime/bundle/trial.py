@@ -21,8 +21,9 @@ if not __package__:  # run as a script: find the room as the package it is
 import numpy as np
 
 from runtime.bundle.engine import Engine
-from runtime.bundle.manifest import SAMPLE_RATE, refuse
+from runtime.bundle.manifest import refuse
 from runtime.errors import BundleError
+from runtime.sample_rate import SAMPLE_RATE
 
 CPU_SECONDS = 20  # for loading and all steps; a Raspberry Pi Zero 2 W takes two
 SECONDS = 60  # the same when others want the processor too

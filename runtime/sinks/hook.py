@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from runtime.errors import OptionsError
+from runtime.sinks.sink import Sink
 
 AT_ONCE = 4  # commands; a detection that finds so many running starts none
 POLL_SECONDS = 0.05
@@ -25,7 +26,7 @@ CLEARING_SECONDS = 0.5  # for what commands left behind
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
-class Hook:
+class Hook(Sink):
     """Runs one command line, split as a shell would but without a shell, with the detection in its environment.
 
     Each runs in a session of its own. When it ends, or after `seconds`, whatever it has started is killed; what could

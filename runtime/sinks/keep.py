@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from runtime.audio.hops import SAMPLE_RATE, Samples
+from runtime.audio.hops import Samples
 from runtime.errors import OptionsError
+from runtime.sample_rate import SAMPLE_RATE
+from runtime.sinks.sink import Sink
 
 AFTER_SECONDS = 0.5
 WAITING = 8  # clips that a slow disk may owe
@@ -21,7 +23,7 @@ WAITING = 8  # clips that a slow disk may owe
 NAME = re.compile(r"(\d{6,})-.*\.wav")
 
 
-class Keeper:
+class Keeper(Sink):
     """Keeps the last `seconds` of audio at every detection in a folder of at most `most_bytes`.
 
     Files are 000042-20261101T120000-happy-0.57.wav; the lowest number is deleted first, and whatever else lies in the

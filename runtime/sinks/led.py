@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from runtime.errors import OptionsError
+from runtime.sinks.sink import Sink
 
 LEDS = "/sys/class/leds"  # of the kernel: a folder each
 SECONDS = 0.5
 
 
-class Led:
+class Led(Sink):
     """Takes the LED from whatever the kernel has it show (its trigger), and gives it back when it is closed.
 
     name: of a folder below LEDS, or the folder. post(event, **fields) is called with led_failed. Raises OptionsError

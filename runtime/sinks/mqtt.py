@@ -28,7 +28,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from runtime.errors import OptionsError
 from runtime.sinks.mqtt_connection import Address, Connection
+from runtime.sinks.sink import Sink
 
 QUEUE = 1000  # events that wait for the broker; when there are more, the oldest go
 LARGEST_EVENT = 16 << 10  # characters of JSON
@@ -41,10 +43,6 @@ CLOSE_SECONDS = 1.0  # for what still waits, and for saying goodbye
 DISCOVERY = "homeassistant"  # the prefix at which Home Assistant looks by default
 
 
-class MqttError(ValueError):
-    """A mistake in the address or the password. The message is one line: what, why, and what to do."""
-
-
 class _Message(NamedTuple):
     born: float  # time.monotonic()
     topic: str
@@ -52,12 +50,12 @@ class _Message(NamedTuple):
 
 
 def parse_url(url: str) -> Address:
-    """mqtt://[USER@]HOST[:PORT][/PREFIX], or mqtts:// with TLS. Raises MqttError."""
+    """mqtt://[USER@]HOST[:PORT][/PREFIX], or mqtts:// with TLS. Raises OptionsError."""
 
     def check(good: bool, problem: str) -> None:
         if not good:
             shown = url.rpartition("@")[2][:80]  # what stands before @ may hold a password
-            raise MqttError(f"MQTT address {json.dumps(shown)}: {problem}: "
+            raise OptionsError(f"MQTT address {json.dumps(shown)}: {problem}: "
                             "write it as mqtt://[USER@]HOST[:PORT][/PREFIX], or mqtts:// for TLS")
 
     check(len(url) <= 500, "is too long")
@@ -122,14 +120,14 @@ def _is_this_machine(host: str) -> bool:
     return host == "localhost"
 
 
-class Publisher:
+class Publisher(Sink):
     """Sends events from a thread of its own, connects again with growing pauses, and never holds up the audio.
 
     url: see `parse_url`. keywords, name: for Home Assistant. warn: told in one line, from the other thread, when the
     broker goes or comes.
 
     connected: whether the broker answers. dropped: events that had no room or are no JSON. sent: acknowledged ones.
-    Raises MqttError.
+    Raises OptionsError.
     """
 
     def __init__(self, url: str, keywords: Sequence[str] = (), name: str = "Earshot",
@@ -137,9 +135,9 @@ class Publisher:
                  warn: Callable[[str], None] | None = None) -> None:
         self.address = parse_url(url)
         if password is not None and self.address.user is None:
-            raise MqttError("MQTT password: is given without a user: write the address as mqtt://USER@HOST")
+            raise OptionsError("MQTT password: is given without a user: write the address as mqtt://USER@HOST")
         if password is not None and not (password.isprintable() and len(password) <= 1000):
-            raise MqttError("MQTT password: holds a character that cannot be printed, or is too long")
+            raise OptionsError("MQTT password: holds a character that cannot be printed, or is too long")
         self.connected = False
         self.dropped = 0
         self.sent = 0
@@ -160,12 +158,12 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._thread.start()
 
-    def publish(self, event: Mapping[str, Any]) -> None:
-        """Send an event, now or when the broker is back. Never blocks and never raises: what cannot be is counted."""
+    def publish(self, detection: Mapping[str, Any]) -> None:
+        """Send it, now or when the broker is back. Never blocks and never raises: what cannot be is counted."""
         try:
-            payload = json.dumps({**event, "event_type": "detected"}, allow_nan=False)
-            message = _Message(time.monotonic(), topic_of(self.address.prefix, event), payload)
-        except Exception:  # anything can be in an event
+            payload = json.dumps({**detection, "event_type": "detected"}, allow_nan=False)
+            message = _Message(time.monotonic(), topic_of(self.address.prefix, detection), payload)
+        except Exception:  # anything can be in a detection
             payload = ""
         with self._lock:
             if not payload or len(payload) > LARGEST_EVENT or self._closing.is_set():

@@ -193,8 +193,8 @@ def test_streams_share_the_model(server):
             assert all(one.detects() for one in many)
             return memory(target.process.pid) - before
 
-    weak = (TALK, "Listening(engine.stream(), self.thresholds) for engine in self.engines.values()",
-            "Listening(Engine(folder), self.thresholds) for folder in self.engines")
+    weak = (TALK, "Listening(engine.stream(), self.thresholds[folder])",
+            "Listening(Engine(folder), self.thresholds[folder])")
     assert attack(server(weak)) > 2 * attack(server())  # though this model is tiny
 
 

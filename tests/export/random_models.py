@@ -32,7 +32,13 @@ def random_detector(size: Size, name: str = "test") -> Detector:
     return Detector(name, random_model(size), keywords, [0.5 + i / 10 for i in range(size.keywords)], 12)
 
 
-def save_checkpoint(folder: Path, model: CRNN, keywords: list[str], recipe: str = RECIPE) -> Path:
+def save_checkpoint(
+    folder: Path,
+    model: CRNN,
+    keywords: list[str],
+    recipe: str = RECIPE,
+    curves: list[list[dict[str, float]]] | None = None,
+) -> Path:
     text = recipe.format(keywords=str(keywords).replace("'", '"'))
-    checkpoint.save(folder, model.state_dict(), text, 0, keywords, [0.6] * len(keywords), 12)
+    checkpoint.save(folder, model.state_dict(), text, 0, keywords, [0.6] * len(keywords), 12, curves=curves or [])
     return folder

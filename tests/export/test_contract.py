@@ -2,14 +2,21 @@
 
 import hashlib
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from random_models import random_detector
+from toy import CURVE
 
 from export.audio import synthesise
+from export.folder.threshold import set_thresholds
+from export.forms.onnx import metadata
 from export.step.step import offline_scores
+from training.model.crnn import Size
 
 
 def strangers_scores(path, audio):
@@ -51,6 +58,7 @@ def test_onnx_obeys_the_contract(base, audio, offline, file, tolerance):
         "keywords": '["happy"]',
         "threshold": "[0.6]",
         "refractory_hops": "12",
+        "operating_points": json.dumps([CURVE]),
     }
     inputs, outputs = session.get_inputs(), session.get_outputs()
     assert (inputs[0].name, inputs[0].shape) == ("audio", [1, 1280])
@@ -85,6 +93,7 @@ def test_manifest_describes_the_files(base):
         "keywords": ["happy"],
         "threshold": [0.6],
         "refractory_hops": 12,
+        "operating_points": [CURVE],
         "default_model": "model.onnx",
         "states": [
             {"name": "tail", "shape": [1, 240]},
@@ -103,8 +112,23 @@ def test_manifest_describes_the_files(base):
     assert measured["parity"]["model.onnx"]["largest"] <= 1e-4
 
 
+def test_another_threshold_leaves_the_curve(base, tmp_path):
+    shutil.copytree(base[1], tmp_path / "copy")
+    set_thresholds(tmp_path / "copy", [0.25])
+    manifest = json.loads((tmp_path / "copy" / "manifest.json").read_text())
+    assert manifest["threshold"] == [0.25] and manifest["operating_points"] == [CURVE]
+    _, _, meta = strangers_scores(tmp_path / "copy" / "model.int8.onnx", np.zeros(1280, np.float32))
+    assert meta["threshold"] == "[0.25]" and meta["operating_points"] == json.dumps([CURVE])
+
+
+def test_a_checkpoint_without_a_curve_is_exported_as_before():
+    detector = random_detector(Size())
+    assert "operating_points" not in metadata(detector)
+    assert json.loads(metadata(replace(detector, operating_points=[CURVE]))["operating_points"]) == [CURVE]
+
+
 def test_float_is_little_more_than_its_weights(base):
-    assert (base[1] / "model.onnx").stat().st_size <= 70_443 * 4 + 8 * 1024
+    assert (base[1] / "model.onnx").stat().st_size <= 70_443 * 4 + 10 * 1024
 
 
 def test_the_report_stands_alone(base):

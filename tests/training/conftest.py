@@ -1,8 +1,8 @@
 import pytest
 
-from training.windows import windows
+from training.windows import sources
 
 
 @pytest.fixture
 def few_hums(monkeypatch):
-    monkeypatch.setattr(windows, "HUMS", 2)
+    monkeypatch.setattr(sources, "HUMS", 2)

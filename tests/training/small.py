@@ -8,11 +8,13 @@ RECIPE = """
 [data]
 keywords = ["happy"]
 synthetic = 0
+voices = 0
 packages = []
+rooms = 2
+[windows]
 bursts = 0
 worn = 0
 muted = 0
-rooms = 2
 [model]
 channels = 2
 hidden = 6

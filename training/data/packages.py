@@ -16,7 +16,8 @@ from training.data import unpack
 from training.data.recordings import DataError
 
 FOLDER = Path("runs/packages")
-UNPACK = {"queen.1c": unpack.amazon_queen, "sky.dnr": unpack.steel_sky}  # file → what makes recordings of it
+# Pattern of a file → what makes recordings of it
+UNPACK = {"queen.1c": unpack.amazon_queen, "sky.dnr": unpack.steel_sky, "*.ALS": unpack.drascula}
 
 
 def fetched(name: str, folder: Path = FOLDER) -> Path:

@@ -53,6 +53,17 @@ def steel_sky(table: Path) -> None:
     disk.unlink()
 
 
+def drascula(line: Path) -> None:
+    """A spoken line of Drascula (*.ALS), 8 bits at 11 025 Hz without a header → a WAV file in its place.
+
+    Source: ScummVM, engines/drascula/sound.cpp.
+    """
+    with wave.open(str(line.with_suffix(".wav")), "wb") as file:
+        file.setparams((1, 1, 11_025, 0, "NONE", ""))
+        file.writeframes(line.read_bytes())
+    line.unlink()
+
+
 class Bits:
     """Bits of 16-bit little-endian words, lowest first, with whole bytes between the words; `buffer` always has at
     least 16."""

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from training.model import checkpoint
 from training.model.crnn import CRNN, log_odds
-from training.windows.windows import Windows
+from training.windows.cache import Windows
 
 BATCH = 256
 

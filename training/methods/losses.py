@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training import processes
-from training.windows.windows import NEGATIVE, POSITIVE
+from training.windows.targets import NEGATIVE, POSITIVE
 
 
 def pooled(log_odds: Tensor, chosen: Tensor) -> Tensor:

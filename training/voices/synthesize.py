@@ -11,6 +11,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -23,7 +24,7 @@ from training.data.recordings import DataError
 
 VERSION = 5
 WORDS = Path("/usr/share/dict/american-english")
-MISSING = "apt-get install espeak-ng flite wamerican; pip install ttspico; or set data.synthetic = 0 in the recipe"
+MISSING = "apt-get install espeak-ng flite wamerican; pip install ttspico; or set data.synthetic = data.voices = 0"
 ESPEAK_VOICES = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
 ESPEAK_VARIANTS = tuple(f"+{sex}{n}" for sex, most in (("m", 8), ("f", 5)) for n in range(1, most + 1))
 FLITE_VOICES = ("slt", "rms", "awb", "kal16")
@@ -37,6 +38,8 @@ back after use two how our work first well way even new want because any these g
 light off kitchen set open play stop what's weather today tomorrow hot cold small large half cup happen maybe hey
 copy
 """.split()  # noqa: SIM905
+
+Text = Callable[[np.random.Generator], str]
 
 ALIKE = 1500  # how many of the most similar words count as near-misses
 OFTEN = 12  # … and of the common words, as these are what a kitchen hears: "coffee" for "happy"
@@ -142,28 +145,43 @@ def speak(path: Path, text: str, rng: np.random.Generator) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
+def clips(keyword: str, n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
+    """n WAV files of the keyword, each by a random voice; made once, then found again. Raises DataError."""
+    place = folder / f"{keyword.replace(' ', '_')}-{VERSION}"
+    return spoken(place, n, keyword, lambda: lambda _: keyword, (1,))
+
+
 def utterances(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synthetic")) -> list[Path]:
     """n WAV files of speech without the keywords; made once, then found again. Raises DataError."""
-    if n == 0:
-        return []
-    name = hashlib.sha256(json.dumps([VERSION, keywords]).encode()).hexdigest()[:16]
-    place = folder / name
+    place = folder / hashlib.sha256(json.dumps([VERSION, keywords]).encode()).hexdigest()[:16]
+
+    def texts() -> Text:
+        words = vocabulary(keywords)
+        return lambda rng: sentence(*words, rng)
+
+    return spoken(place, n, "sentences", texts)
+
+
+def spoken(
+    place: Path, n: int, what: str, texts: Callable[[], Text], seed: tuple[int, ...] = ()
+) -> list[Path]:
+    """n WAV files in a folder. `texts` is called once if any is missing; it returns what gives each its text."""
     paths = [place / f"{i:05d}.wav" for i in range(n)]
     missing = [i for i, path in enumerate(paths) if not path.exists()]
     if not missing:
         return paths
     place.mkdir(parents=True, exist_ok=True)
     try:
-        words = vocabulary(keywords)
+        text = texts()
 
         def make(i: int) -> None:
-            rng = np.random.default_rng([VERSION, i])
+            rng = np.random.default_rng([VERSION, i, *seed])
             partial = paths[i].with_suffix(".partial.wav")
-            speak(partial, sentence(*words, rng), rng)
+            speak(partial, text(rng), rng)
             partial.replace(paths[i])
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(tqdm(pool.map(make, missing), total=len(missing), desc="synthesising speech", unit="utterance"))
+            list(tqdm(pool.map(make, missing), total=len(missing), desc=f"synthesising {what}", unit="clip"))
     except (OSError, ImportError, subprocess.CalledProcessError) as error:
         raise DataError(f"cannot synthesise speech ({error}); {MISSING}") from None
     return paths

@@ -18,18 +18,21 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from runtime.audio.hops import SAMPLE_RATE, Samples
-from runtime.config_edit import save_thresholds
+from runtime.audio.hops import Samples
+from runtime.bundle.operating_points import OperatingPoint, point_at
+from runtime.config_edit import save_operating_points
 from runtime.credit import Credit
 from runtime.errors import OptionsError
-from runtime.options import LOWEST_THRESHOLD
+from runtime.options import LOWEST_THRESHOLD, MOST_FALSE_ACCEPTS, OPERATING_POINT
+from runtime.sample_rate import SAMPLE_RATE
 from runtime.sinks.dashboard.http_request import LONGEST_TARGET, Answer, Refusal, Request
 from runtime.sinks.dashboard.http_server import Server
 from runtime.sinks.dashboard.picture import Shown
+from runtime.sinks.sink import Sink
 from runtime.status import Status
 
 PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
@@ -37,7 +40,7 @@ MOST_COOKIES = 8  # of ours that are looked at: a browser sends one
 WRONG_TOKENS = 5  # of one address at once; then one a second
 
 
-class Dashboard:
+class Dashboard(Sink):
     """The server, running. address: [HOST:]PORT; port 0 takes a free one, and the journal tells which.
 
     Raises OptionsError when the address cannot be had, or is open to others without a token.
@@ -51,7 +54,7 @@ class Dashboard:
         self._status = status
         self.shown = Shown(status.hop_samples)
         post = status.journal.post
-        routes = Routes(host, token, self.state, self.set_threshold, post)
+        routes = Routes(host, token, self.state, self.set_operating_point, post)
         try:
             self._server = Server((host, port), routes.answer, lambda reason: post("dashboard_failed", reason=reason))
         except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: of a host that is no name
@@ -81,9 +84,10 @@ class Dashboard:
             pages = int(file.read().split()[1])
         return {
             **self.shown.after(number),
-            "keywords": [{"keyword": keyword, "bundle": ear.name if several else "", "threshold": round(threshold, 6)}
+            "keywords": [_knob(keyword, ear.name if several else "", threshold, curve)
                          for ear in status.ears
-                         for keyword, threshold in zip(ear.keywords, ear.detector.thresholds, strict=True)],
+                         for keyword, threshold, curve in zip(ear.keywords, ear.detector.thresholds,
+                                                              ear.engine.operating_points, strict=True)],
             "detections": list(self.shown.detections),
             "counters": {"hops": summary["hops"], "detections": summary["detections"],
                          "clipped hops": summary["clipped_hops"],
@@ -93,19 +97,36 @@ class Dashboard:
             "config": status.config, "hop_s": status.hop_samples / SAMPLE_RATE,
         }
 
-    def set_threshold(self, keyword: str, threshold: float, is_kept: bool) -> None:
-        """Use another threshold from now on, and write it into the configuration if wanted. Raises OptionsError."""
+    def set_operating_point(self, keyword: str, option: str, value: float, is_kept: bool) -> None:
+        """Use another threshold from now on, and write it into the configuration if wanted. Raises OptionsError.
+
+        option: what the value is of, "threshold" or "false-accepts" (an hour), from which the threshold follows.
+        """
         ears = [ear for ear in self._status.ears if keyword in ear.keywords]
         if not ears:
             raise OptionsError("no bundle has that keyword")
+        thresholds = [value] * len(ears)
+        if option == "false-accepts":
+            curves = [ear.engine.operating_points[ear.keywords.index(keyword)] for ear in ears]
+            thresholds = [point_at(curve, value, keyword).threshold for curve in curves]
         if is_kept:
             path = self._status.config
             if path is None:
                 raise OptionsError("there is no configuration file: start the listener with --config FILE")
-            save_thresholds(path, {keyword: threshold})
-        for ear in ears:
+            known = [name for ear in self._status.ears for name in ear.keywords]
+            save_operating_points(path, option, {keyword: value}, known)
+        for ear, threshold in zip(ears, thresholds, strict=True):
             ear.detector.thresholds = [threshold if name == keyword else old
                                        for name, old in zip(ear.keywords, ear.detector.thresholds, strict=True)]
+
+
+def _knob(keyword: str, bundle: str, threshold: float, curve: Sequence[OperatingPoint]) -> dict[str, Any]:
+    """What the page shows of a keyword: its threshold, and its operating points where the bundle has some."""
+    shown: dict[str, Any] = {"keyword": keyword, "bundle": bundle, "threshold": round(threshold, 6)}
+    if curve:
+        shown["points"] = [{"threshold": round(point.threshold, 6), "false_accepts": point.false_accepts_per_hour,
+                            "misses": point.misses} for point in curve]
+    return shown
 
 
 def parse_address(address: str) -> tuple[str, int]:
@@ -127,8 +148,8 @@ class Routes:
     """Request → answer: who may ask, and for what. post: for the journal."""
 
     def __init__(self, host: str, token: str | None, state: Callable[[int], dict[str, Any]],
-                 set_threshold: Callable[[str, float, bool], None], post: Callable[..., None]) -> None:
-        self._token, self._state, self._set_threshold, self._post_event = token, state, set_threshold, post
+                 set_point: Callable[[str, str, float, bool], None], post: Callable[..., None]) -> None:
+        self._token, self._state, self._set_point, self._post_event = token, state, set_point, post
         self._cookie = secrets.token_urlsafe(24)  # not the token itself: it ends with this process
         self._tries = Credit(WRONG_TOKENS)
         with open(PAGE, encoding="utf-8") as file:
@@ -222,14 +243,16 @@ class Routes:
             raise Refusal(415, "application/json is needed")  # what no form of another page can send
         try:
             wish = json.loads(request.body)
-            keyword, threshold, is_kept = wish["keyword"], wish["threshold"], wish.get("save", False)
+            keyword, is_kept = wish["keyword"], wish.get("save", False)
+            ((option, value),) = [(name, wish[name]) for name in OPERATING_POINT if name in wish]
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise Refusal(400, "keyword and threshold are needed") from None
-        if not (isinstance(keyword, str) and type(threshold) in (int, float) and LOWEST_THRESHOLD <= threshold <= 1
+            raise Refusal(400, "keyword, and threshold or false-accepts, are needed") from None
+        low, high = (LOWEST_THRESHOLD, 1) if option == "threshold" else (0, MOST_FALSE_ACCEPTS)
+        if not (isinstance(keyword, str) and type(value) in (int, float) and low <= value <= high
                 and isinstance(is_kept, bool)):
-            raise Refusal(400, f"a keyword is a text, a threshold is in {LOWEST_THRESHOLD}…1, save is true or false")
+            raise Refusal(400, f"a keyword is a text, {option} is in {low}…{high:g}, save is true or false")
         try:
-            self._set_threshold(keyword, float(threshold), is_kept)
+            self._set_point(keyword, option, float(value), is_kept)
         except OptionsError as error:
             raise Refusal(409, str(error)) from None
         return Answer(200, "{}")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.audio.hops import SAMPLE_RATE, Samples
+from runtime.audio.hops import Samples
+from runtime.sample_rate import SAMPLE_RATE
 from runtime.sinks.meter import level
 
 SHOWN_SECONDS = 10.0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fuzz import fuzz, in_batches
 from hypothesis import strategies as st
-from toy import write_bundle
+from toy import CURVE, write_bundle
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient
 from wyoming.error import Error
@@ -329,6 +329,13 @@ def test_a_bundle_that_is_replaced_meanwhile_is_heard_as_it_was(start, tmp_path)
     assert [event.type for event in once(server, pcm(sound(0.5)))] == ["detection"]
 
 
+@pytest.mark.parametrize(("rate", "answer"), [("4", "detection"), ("0.2", "not-detected")])
+def test_false_accepts_an_hour_choose_the_threshold(start, tmp_path, rate, answer):
+    curve = [CURVE[0], CURVE[-1] | {"threshold": 0.999999}]
+    server = start("--bundle", write_bundle(tmp_path / "b", operating_points=[curve]), "--false-accepts", rate)
+    assert [event.type for event in once(server, pcm(sound(0.5)))] == [answer]
+
+
 @pytest.mark.parametrize("threshold", ["0.999999", "loud=0.999999"])
 def test_a_threshold_of_ones_own(start, tmp_path, threshold):
     server = start("--bundle", write_bundle(tmp_path / "b"), "--threshold", threshold)
@@ -341,6 +348,8 @@ def test_a_threshold_of_ones_own(start, tmp_path, threshold):
     (["--bundle", "{b}", "{c}"], "loud is in both"),
     (["--bundle", "{b}", "--threshold", "2"], "--threshold must be in 0.001…1"),
     (["--bundle", "{b}", "--threshold", "lod=0.5"], "no keyword lod: choose from loud"),
+    (["--bundle", "{b}", "--false-accepts", "1"], "no measured false accepts an hour for 'loud'"),
+    (["--bundle", "{b}", "--false-accepts", "1", "--threshold", "0.5"], "exclude each other"),
     (["--bundle", "{b}", "--threshold", "nan"], "must be in 0.001…1"),
     (["--bundle", "{b}", "--uri", "udp://x"], "is not tcp://HOST:PORT"),
     (["--bundle", "{b}", "--uri", "tcp://127.0.0.1"], "is not tcp://HOST:PORT"),

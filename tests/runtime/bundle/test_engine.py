@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from toy import CURVE
 
 from runtime.bundle.engine import Engine
 from runtime.errors import BundleError
@@ -232,6 +233,15 @@ GOOD = {"sha256": "0" * 64, "bytes": 1}
     ("threshold", []), ("threshold", [0.5, 0.5]), ("threshold", [0]), ("threshold", [1.1]), ("threshold", [1e-46]),
     ("threshold", [0.0009]), ("threshold", [NAN]),
     ("threshold", ["0.5"]), ("threshold", 0.5), ("threshold", [True]),
+    ("operating_points", None), ("operating_points", []), ("operating_points", [[], []]),
+    ("operating_points", [CURVE[0]]),
+    ("operating_points", [[1]]), ("operating_points", [CURVE * 7]), ("operating_points", [[CURVE[0] | {"more": 1}]]),
+    ("operating_points", [[{"threshold": 0.5}]]), ("operating_points", [[CURVE[0] | {"threshold": 1.1}]]),
+    ("operating_points", [[CURVE[0] | {"threshold": 0}]]), ("operating_points", [[CURVE[0] | {"threshold": "0.5"}]]),
+    ("operating_points", [[CURVE[0] | {"false_accepts_per_hour": -1}]]),
+    ("operating_points", [[CURVE[0] | {"false_accepts_per_hour": NAN}]]),
+    ("operating_points", [[CURVE[0] | {"worst_kind_per_hour": float("inf")}]]),
+    ("operating_points", [[CURVE[0] | {"misses": 1.5}]]), ("operating_points", [[CURVE[0] | {"misses_10_db": True}]]),
     ("files", {}), ("files", []), ("files", {"model.onnx": 1}), ("files", {"model.onnx": {}}),
     ("files", {"model.onnx": GOOD | {"sha256": "x"}}), ("files", {"model.onnx": GOOD | {"bytes": -1}}),
     ("files", {"model.onnx": GOOD | {"bytes": 1 << 40}}),
@@ -291,12 +301,17 @@ def test_states_that_the_manifest_lists_otherwise(bundle):
 
 
 @pytest.mark.parametrize("key", [
-    "earshot_version", "sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops",
+    "earshot_version", "sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops", "operating_points",
 ])
 @pytest.mark.parametrize("value", [None, "", "7", "[0.6]", "[" * 100_000])
 def test_metadata_that_is_missing_or_differs(make_bundle, key, value):
-    message = refusal(make_bundle(metadata={key: value}))
+    message = refusal(make_bundle(metadata={key: value}, operating_points=[CURVE]))
     assert f"its metadata lacks {key}" in message or f"{key} in its metadata is not the one" in message
+
+
+def test_operating_points_that_only_the_metadata_has(make_bundle):
+    message = refusal(make_bundle(metadata={"operating_points": json.dumps([CURVE])}))
+    assert "operating_points in its metadata is not the one in manifest.json" in message
 
 
 def test_weights_in_another_file_are_refused_wherever_it_lies(make_bundle, graph, tmp_path, monkeypatch):

@@ -16,8 +16,9 @@ from broker import until
 from fuzz import fuzz, in_batches
 from hypothesis import strategies as st
 
+from runtime.errors import OptionsError
 from runtime.sinks import mqtt
-from runtime.sinks.mqtt import Address, MqttError, Publisher, parse_url
+from runtime.sinks.mqtt import Address, Publisher, parse_url
 
 
 @pytest.fixture
@@ -271,14 +272,14 @@ def test_addresses(url, address):
     ("mqtt://b/?x", "? or #"), ("mqtt://b/" + "a" * 300, "no good prefix"), ("mqtt://" + "a" * 600, "too long"),
 ])
 def test_addresses_that_make_no_sense(url, problem):
-    with pytest.raises(MqttError) as caught:
+    with pytest.raises(OptionsError) as caught:
         Publisher(url)
     message = str(caught.value)
     assert problem in message and message.isprintable() and "hunter2" not in message and len(message) < 300
 
 
 def test_a_password_without_a_user():
-    with pytest.raises(MqttError, match="without a user"):
+    with pytest.raises(OptionsError, match="without a user"):
         Publisher("mqtt://broker", password="x")
 
 
@@ -293,7 +294,7 @@ URLS = st.text() | st.lists(PIECES | st.text(max_size=3), max_size=8).map("".joi
 def parsed(url: str) -> None:
     try:
         address = parse_url(url)
-    except MqttError as error:
+    except OptionsError as error:
         assert str(error).isprintable()
     else:
         assert address.host and 0 < address.port < 65536 and mqtt._is_topic(address.prefix)

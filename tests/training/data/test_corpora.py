@@ -143,7 +143,7 @@ def test_noise_is_loud_differs_between_splits_and_stays_the_same():
 def test_the_command_prints_hours(base):
     """In a process of its own, as a user runs it; MP3 and Ogg files in here are none, so without those packages."""
     command = [sys.executable, "-m", "training.data.corpora", "--data", str(base / "nowhere")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=corpora.HERE.parent)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=corpora.HERE.parents[1])
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "no such folder of recordings" in done.stderr
 

@@ -14,7 +14,7 @@ from training.data import recordings as data
 from training.model import checkpoint
 from training.model.crnn import CRNN, log_odds
 from training.model.features import SAMPLE_RATE
-from training.windows import windows
+from training.windows import sources
 
 WRONG = "speech_commands/happy/00000003_nohash_0"
 
@@ -65,12 +65,12 @@ def test_what_is_found_is_written_and_left_out(corpus, tmp_path, runs, own_list,
 
     monkeypatch.setattr(mislabelled, "log_odds_of", judge)
     arguments = tmp_path / "toy.toml", "--data", corpus, "--runs", runs
-    before = windows.find(corpus, recipe.parse(RECIPE)).keywords[0]
+    before = sources.find(corpus, recipe.parse(RECIPE)).keywords[0]
     code, said = run(monkeypatch, capsys, *arguments)
     assert code == 0 and "1 of 6 training clips, by 2 models" in said.out and not own_list.exists()
     assert run(monkeypatch, capsys, *arguments, "--write")[0] == 0
     assert own_list.read_text() == WRONG + "\n"
-    after = windows.find(corpus, recipe.parse(RECIPE)).keywords[0]
+    after = sources.find(corpus, recipe.parse(RECIPE)).keywords[0]
     assert {c.path.stem for c in before} - {c.path.stem for c in after} == {"00000003_nohash_0"}
     assert run(monkeypatch, capsys, *arguments, "--write")[0] == 0 and own_list.read_text() == WRONG + "\n"
 

@@ -8,7 +8,7 @@ from training import recipe
 from training.methods import distill
 from training.model import checkpoint
 from training.model.crnn import CRNN
-from training.windows import windows
+from training.windows.cache import Windows
 
 pytestmark = pytest.mark.usefixtures("few_hums")
 
@@ -42,7 +42,7 @@ def test_attention_is_compared_over_every_stretch_of_hops():
 
 def test_teachers_are_averaged_and_heard_once(corpus, tmp_path, monkeypatch):
     wanted = recipe.parse(RECIPE)
-    dataset = windows.Windows(corpus, wanted, 0, tmp_path / "windows")
+    dataset = Windows(corpus, wanted, 0, tmp_path / "windows")
     folders = [tmp_path / name for name in ("a", "b")]
     for seed, folder in enumerate(folders):
         torch.manual_seed(seed)

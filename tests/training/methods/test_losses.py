@@ -1,7 +1,7 @@
 import torch
 
 from training.methods.losses import pooled, streaming_loss
-from training.windows.windows import IGNORED, NEGATIVE, POSITIVE
+from training.windows.targets import IGNORED, NEGATIVE, POSITIVE
 
 
 def test_pooled_lies_between_mean_and_maximum_of_the_chosen():

@@ -15,6 +15,7 @@ import pytest
 from fuzz import fuzz, in_batches
 from hypothesis import strategies as st
 from page import HOP, SILENCE, TOKEN, Page, token_file
+from toy import CURVE
 
 from runtime.errors import OptionsError
 from runtime.sinks.dashboard.page import parse_address
@@ -87,6 +88,29 @@ def test_a_threshold_is_tried_and_saved(listen, bundle, tmp_path):
     assert post(keyword="quiet", threshold=0.5) == 409
     config.write_text("nonsense = 1")
     assert post(keyword="loud", threshold=0.5, save=True) == 409
+    assert json.loads(page.ask()[2])["keywords"][0]["threshold"] == 0.75
+    page.close()
+
+
+def test_false_accepts_are_tried_and_saved(listen, make_bundle, tmp_path):
+    make_bundle(operating_points=[CURVE])
+    config = tmp_path / "earshot.toml"
+    config.write_text('threshold = {"loud" = 0.6}\nbundle = "bundle"\n')
+    page = Page(listen, "--config", config)
+
+    def post(**wish) -> int:
+        body = json.dumps({name.replace("_", "-"): value for name, value in wish.items()})
+        return page.ask("POST", "/threshold", body, **JSON)[0]
+
+    (shown,) = json.loads(page.ask()[2])["keywords"]
+    assert shown["threshold"] == 0.6 and shown["points"][0] == {"threshold": 0.25, "false_accepts": 4.0, "misses": 0.01}
+    assert post(keyword="loud", false_accepts=1) == 200
+    assert json.loads(page.ask()[2])["keywords"][0]["threshold"] == 0.5
+    assert post(keyword="loud", false_accepts=0.5, save=True) == 200
+    assert config.read_text() == 'false-accepts = {"loud" = 0.5}\nbundle = "bundle"\n'
+    assert post(keyword="loud", false_accepts=0.01, save=True) == 409
+    assert post(keyword="loud", false_accepts=-1) == 400
+    assert post(keyword="loud", false_accepts=1, threshold=0.5) == 400
     assert json.loads(page.ask()[2])["keywords"][0]["threshold"] == 0.75
     page.close()
 
@@ -260,6 +284,26 @@ def recording(bundle: Path) -> list[bytes]:
             track += [np.frombuffer(file.readframes(file.getnframes()), "<i2"), rng.normal(0, 30, 12800).astype("<i2")]
     joined = np.concatenate(track)
     return [hop.tobytes() for hop in joined[: len(joined) // 1280 * 1280].reshape(-1, 1280)]
+
+
+def test_a_knob_turns_through_false_accepts(listen, make_bundle, tmp_path, chromium):
+    make_bundle(operating_points=[CURVE])
+    (tmp_path / "earshot.toml").write_text('bundle = "bundle"\n')
+    page = Page(listen, "--config", tmp_path / "earshot.toml")
+    chromium.open(f"http://127.0.0.1:{page.port}/")
+    note, value = (f"return document.querySelector('#knobs .{name}')?.textContent" for name in ("note", "value"))
+    chromium.wait_for(f"{note} == '1 false accept an hour, 2.0 % missed'")
+    assert chromium.run(value) == "threshold 0.500"
+    chromium.run("const r = document.querySelector('input[type=range]'); r.value = 0;"
+                 "r.dispatchEvent(new Event('input')); r.dispatchEvent(new Event('change'))")
+    chromium.wait_for("return document.getElementById('said').textContent.startsWith('in use')")
+    assert chromium.run(note) == "1 false accept in 8 hours, 20.0 % missed"
+    assert chromium.run(value) == "threshold 0.999"
+    chromium.run("document.querySelector('button').click()")
+    chromium.wait_for("return document.getElementById('said').textContent == 'saved'")
+    assert (tmp_path / "earshot.toml").read_text() == 'false-accepts = {"loud" = 0.125}\nbundle = "bundle"\n'
+    assert not [line for line in chromium.complaints() if line["level"] != "INFO"]
+    page.close()
 
 
 def test_a_browser_shows_what_is_heard(listen, shipped, tmp_path, chromium):
