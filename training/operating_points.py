@@ -1,10 +1,10 @@
-"""Choose a checkpoint's operating points anew, on the validation split of today:
+"""Choose the operating points of a checkpoint again, on the present validation split:
 
     EARSHOT_DATA=~/recordings python -m training.operating_points models/happy-ensemble
     EARSHOT_DATA=~/recordings python -m training.operating_points models/*/ --false-accepts 0.25
 
-The weights stay. Threshold, number of hops that are averaged, and curve are replaced as a training would choose them,
-and printed. Export the checkpoint again to get a bundle with them.
+The weights stay. Threshold, smoothing and curve are replaced by those that a training would choose, and printed. Export
+the checkpoint again for a bundle with them.
 """
 
 import argparse
@@ -14,12 +14,12 @@ from pathlib import Path
 
 from training.data import recordings as data
 from training.model import checkpoint
-from training.validation import figures as validation
-from training.validation import held_out
+from training.validation.figures import Figures, validate
+from training.validation.held_out import load
 
 
-def choose(path: Path, base: Path, false_accepts: float | None) -> validation.Figures:
-    """Measure a checkpoint and write what was chosen into it. false_accepts: an hour, instead of its recipe's.
+def choose(path: Path, base: Path, false_accepts: float | None) -> Figures:
+    """Measure a checkpoint and write its operating points into it. false_accepts: an hour, instead of its recipe's.
 
     Raises CheckpointError, DataError and OSError.
     """
@@ -27,15 +27,15 @@ def choose(path: Path, base: Path, false_accepts: float | None) -> validation.Fi
     recipe = info.recipe
     if false_accepts is not None:
         recipe = replace(recipe, data=replace(recipe.data, false_accepts_per_hour=false_accepts))
-    recordings = held_out.load(base, recipe, model)
+    held_out = load(base, recipe, model)
     model.size = replace(model.size, smoothing=recipe.model.smoothing)
-    figures = validation.validate(model, recordings, info.refractory_hops)
+    figures = validate(model, held_out, info.refractory_hops)
     curves = [[point._asdict() for point in curve] for curve in figures.curves]
     checkpoint.set_operating_points(path, figures.thresholds, figures.smoothing, curves)
     return figures
 
 
-def report(path: Path, keywords: list[str], figures: validation.Figures) -> str:
+def report(path: Path, keywords: list[str], figures: Figures) -> str:
     """A table of each keyword's operating points."""
     lines = []
     for keyword, threshold, curve in zip(keywords, figures.thresholds, figures.curves, strict=True):

@@ -7,7 +7,7 @@ from training import operating_points
 from training.model import checkpoint
 from training.model.ensemble import new_model
 from training.recipe import parse
-from training.validation import figures as validation
+from training.validation.figures import SMOOTHINGS
 
 COMMAND = [sys.executable, "-m", "training.operating_points"]
 
@@ -29,7 +29,7 @@ def test_operating_points_are_measured_and_the_weights_stay(untrained, corpus):
     for name, tensor in before.state_dict().items():
         assert tensor.equal(after.state_dict()[name])
     assert info.thresholds != [0.123] and info.recipe.train.seed == 3
-    assert after.size.smoothing in validation.SMOOTHINGS
+    assert after.size.smoothing in SMOOTHINGS
     curve = info.curves[0]
     assert curve and all(0 < point["threshold"] < 1 for point in curve)
     assert f"threshold {info.thresholds[0]:.4f}" in done.stdout
@@ -38,7 +38,7 @@ def test_operating_points_are_measured_and_the_weights_stay(untrained, corpus):
 
 def test_the_rate_replaces_the_recipes(untrained, corpus, monkeypatch):
     rates = []
-    monkeypatch.setattr(validation, "validate", lambda _, held_out, __: rates.append(held_out.false_accepts_per_hour))
+    monkeypatch.setattr(operating_points, "validate", lambda _, held, __: rates.append(held.false_accepts_per_hour))
     for rate in (None, 0.25):
         with pytest.raises(AttributeError):  # of the figures that are not there
             operating_points.choose(untrained, corpus, rate)
