@@ -2,25 +2,26 @@
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --require-hashes
+PIP_WHEEL := $(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
 RECIPE ?= base
 # What a user gives is text: make would run a $(shell …) in it, and the shell what follows a semicolon. So make takes it as it
 # is, and recipes read it from the environment: "$$WAV", or $$BUNDLE where it may be a list.
-GIVEN := BUNDLE CONFIG DEVICE FORCE HOURS IMAGE KEYWORD MODELS OUT PEERS PI PYTHON QUICK RECIPE RECIPES RETRAIN ROLLBACK SEED \
-  SETTINGS VERSION WAV
+GIVEN := BUNDLE CONFIG DEVICE FORCE FROM HOURS IMAGE KEYWORD MODELS OUT PEERS PI PYTHON QUICK RECIPE RECIPES RETRAIN ROLLBACK \
+  SEED SETTINGS SPEAKER VERSION WAV WORD
 $(foreach name,$(GIVEN),$(if $(value $(name)),$(eval override export $(name) := $$(value $(name)))))
 export PYTHON := $(or $(PYTHON),$(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3))
 override export DIST := $(MODELS:models/%=dist/%)
 override export BUNDLES := $(or $(BUNDLE),dist/happy-ensemble)
-SYSTEM := portaudio19-dev espeak-ng flite wamerican
+SYSTEM := portaudio19-dev espeak-ng flite wamerican festival festvox-kallpc16k festvox-kdlpc16k festvox-us-slt-hts
 # To build for arm64, to put files into images, and to boot them.
 IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-support patchelf rsync openssh-client \
   fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils
-TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
+TEST_SYSTEM := clang pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck qemu-user-static
 
-.PHONY: help help-all export check test pytest test-all soak train table ablation data demo evaluate compare measure bench test-arm64 \
-  deploy flash image test-image lock system test-system image-system clean
+.PHONY: help help-all export wheel demo record data train measure evaluate compare bench table ablation fuzz-engine soak \
+  test-arm64 deploy flash image test-image test test-all check pytest lock clean system test-system image-system
 .DEFAULT_GOAL := help
 
 # `##@` begins a group of targets; `target: … ## text` is in `make help`, `target: … ##+ text` in `make help-all` alone.
@@ -28,7 +29,7 @@ TEST_SYSTEM := pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl 
 define list
 @awk -v all='$(1)' '/^##@ / {print "\n" substr($$0, 5)} \
   /^[a-z0-9-]+:.* ##[+]? / && (all || !/ ##[+] /) { \
-    name = text = $$0; sub(/:.*/, "", name); sub(/.* ##[+]? /, "", text); printf "  make %-10s  %s\n", name, text}' Makefile
+    name = text = $$0; sub(/:.*/, "", name); sub(/.* ##[+]? /, "", text); printf "  make %-12s %s\n", name, text}' Makefile
 endef
 
 help:
@@ -47,7 +48,15 @@ export: .venv/ready ## every shipped checkpoint → a verified bundle in dist/
 demo: .venv/ready ## a picture of a recording: level, mel, score, events (WAV=file.wav BUNDLE=…)
 	$(PY) -m edge_demo.demo $(if $(WAV),"$$WAV") $(if $(BUNDLE),--bundle="$$BUNDLE")
 
+wheel: export ## the runtime with the default bundles as a Python package: dist/earshot-*.whl
+	$(PIP_WHEEL)
+	@ls dist/earshot-*.whl
+
 ##@ Train
+record: .venv/ready ## say your word into the microphone, guided (WORD="hey juniper" SPEAKER=ann; FROM=folder of files)
+	$(PY) -m training.record $(if $(FROM),--from="$$FROM") $(if $(SPEAKER),--speaker="$$SPEAKER") \
+	  $(if $(DEVICE),--device="$$DEVICE") -- "$$WORD"
+
 data: .venv/ready ## download Speech Commands into data/speech_commands (VERSION=0.01 or 0.02)
 	$(PY) -m training.data.download $(if $(VERSION),--version="$$VERSION")
 
@@ -73,6 +82,13 @@ table: .venv/ready ##+ every recipe and its control, three seeds, into docs/resu
 
 ablation: .venv/ready ##+ one recipe with one thing changed at a time, into docs/ablation.md
 	$(PY) -m edge_demo.results.ablation wide
+
+fuzz-engine: .venv/ready | test-system ##+ a million inputs as weights of the C engine, under sanitizers
+	mkdir -p dist/fuzz
+	clang -std=c99 -g -O2 -fsanitize=fuzzer,address,undefined,float-cast-overflow -fno-sanitize-recover=all \
+	  -o dist/fuzz/fuzz tests/runtime/c/fuzz.c
+	$(PY) -m tests.runtime.c.corpus dist/fuzz/corpus
+	cd dist/fuzz && ./fuzz -runs=1000000 -max_len=4096 corpus
 
 soak: export ##+ 24 hours of audio as fast as it goes (HOURS=2 BUNDLE=…)
 	$(PY) -m edge_demo.bench.soak $$BUNDLE $(if $(HOURS),--hours="$$HOURS")

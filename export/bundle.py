@@ -12,6 +12,7 @@ from export.audio import keyword_audio, verification_audio, write_wav
 from export.detector import Detector
 from export.folder.complete import new_folder
 from export.folder.manifest import manifest, write_manifest
+from export.forms import binary
 from export.forms.onnx import export_onnx
 from export.forms.torchscript import export_torchscript
 from export.int8.choose import chosen_form, why_float
@@ -19,10 +20,11 @@ from export.int8.quantize import CANDIDATES, FRONT_END, calibrate, file_of, make
 from export.report import executed_operations, write_report
 from export.step.step import Step, offline_scores
 from export.timing import step_times
-from export.verify import TOLERANCES, Array, Parity, VerifyError, onnx_form, torchscript_form, verify
+from export.verify import TOLERANCES, Array, Parity, VerifyError, binary_form, onnx_form, torchscript_form, verify
 from training.model.crnn import n_parameters
 
 FLOAT, INT8, TORCHSCRIPT, KEYWORDS = "model.onnx", "model.int8.onnx", "model.torchscript", "keywords.wav"
+BINARIES = {"model.bin": binary.FLOAT32, "model.int8.bin": binary.INT8}
 DEFAULT = FLOAT  # nearest to the trained model, and the quicker one at this size wherever it was measured
 
 
@@ -40,17 +42,19 @@ def export(
     if not detector.trained_ranges and any(CANDIDATES[name].trained for name in (chosen, *also)):
         raise VerifyError("its ranges were not trained: --also keeps that form of what train.quantized_epochs leaves")
     with new_folder(out / detector.name) as folder:
-        say(f"{detector.name}: writing TorchScript, ONNX and int8 ONNX")
+        say(f"{detector.name}: writing TorchScript, ONNX, int8 ONNX, and both for the C engine")
         export_torchscript(Step(detector.model, torch.float64), folder / TORCHSCRIPT)
         export_onnx(Step(detector.model), detector, folder / FLOAT)
         spoken = keyword_audio(detector)
         write_wav(folder / KEYWORDS, spoken)
         audio = verification_audio(spoken)
+        write_binaries(detector, folder, audio)
         write_int8(detector, folder, audio, chosen, also)
 
         say(f"{detector.name}: verifying them against the trained model")
         forms = {name: onnx_form(folder / name, detector) for name in (FLOAT, INT8)}
         forms[TORCHSCRIPT] = torchscript_form(folder / TORCHSCRIPT)
+        forms |= {name: binary_form(folder / name, detector) for name in BINARIES}
         parity = verify(detector, audio, forms)
         check_detections(detector, parity)
 
@@ -81,6 +85,15 @@ def check_detections(detector: Detector, parity: dict[str, Parity]) -> None:
         for keyword, threshold, score in zip(detector.keywords, detector.thresholds, highest, strict=True):
             if score < threshold:
                 raise VerifyError(f"{name}: nothing reaches {keyword!r}'s threshold of {threshold:g}; train it longer")
+
+
+def write_binaries(detector: Detector, folder: Path, audio: Array) -> None:
+    """audio: for int8, see `binary.to_bytes`."""
+    try:
+        for name, kind in BINARIES.items():
+            (folder / name).write_bytes(binary.to_bytes(detector, kind, audio))
+    except binary.BinaryError as error:
+        raise VerifyError(str(error)) from None
 
 
 def write_int8(detector: Detector, folder: Path, audio: Array, chosen: str, also: Sequence[str]) -> None:

@@ -17,7 +17,13 @@ from export.forms.onnx import WITH_WEIGHTS
 from export.int8.quantize import FRONT_END
 from export.verify import TOLERANCES, Array, Parity, one_thread_session
 
-COLOURS = {"model.onnx": "#1f77b4", "model.torchscript": "#2ca02c", "model.int8.onnx": "#d62728"}
+COLOURS = {
+    "model.onnx": "#1f77b4",
+    "model.torchscript": "#2ca02c",
+    "model.int8.onnx": "#d62728",
+    "model.bin": "#9467bd",
+    "model.int8.bin": "#ff7f0e",
+}
 
 NOT_THE_NETWORK = "front end: its matrices are a recipe of 3 KB, not weights; as int8 numbers they would take 96 KB"
 
@@ -164,7 +170,7 @@ def draw_scores(path: Path, detector: Detector, reference: Array, parity: dict[s
 
 
 def draw_times(path: Path, step_us: dict[str, float]) -> None:
-    figure = Figure(figsize=(10, 1.8), layout="constrained")
+    figure = Figure(figsize=(10, 2.4), layout="constrained")
     axes = figure.subplots()
     names = list(step_us)[::-1]
     bars = axes.barh(names, [step_us[name] for name in names], color=[COLOURS.get(n, "grey") for n in names])

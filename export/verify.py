@@ -1,7 +1,7 @@
 """Does every form of a bundle say what the trained model says? If not, there is no bundle.
 
 The reference is the trained model's own forward over the whole recording in one call. Each form is driven as a
-stranger would drive it: hop by hop, by plain onnxruntime or libtorch, from states of zeros.
+stranger would drive it: hop by hop, by plain onnxruntime, libtorch or the C engine, from states of zeros.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from export.detector import Detector
 from export.forms.onnx import metadata
 from export.forms.torchscript import load_torchscript
 from export.step.step import offline_scores, state_shapes
+from runtime.c.library import CEngine, LibraryError
 
 Array = NDArray[np.float32]
 Form = Callable[[Array, Sequence[Array]], list[Array]]  # audio (1, hop), states → score (1, keywords), next states
@@ -39,6 +40,8 @@ TOLERANCES = {
     "model.onnx": Tolerance(1e-4, 1e-5),
     "model.torchscript": Tolerance(1e-4, 1e-5),
     "model.int8.onnx": Tolerance(0.05, 0.005),
+    "model.bin": Tolerance(1e-4, 1e-5),
+    "model.int8.bin": Tolerance(0.05, 0.005),
 }
 AFTER_RESET = 1e-6  # of the second run from zeros against the first: the same sums; libtorch may fuse after a warm-up
 
@@ -132,5 +135,29 @@ def torchscript_form(path: Path) -> Form:
     def step(audio: Array, states: Sequence[Array]) -> list[Array]:
         with torch.inference_mode():
             return [tensor.numpy() for tensor in module(*map(torch.from_numpy, (audio, *states)))]
+
+    return step
+
+
+def binary_form(path: Path, detector: Detector) -> Form:
+    """The file in the C engine, which keeps its states to itself: a stream begins with states that it has not seen.
+
+    Raises VerifyError when the engine refuses the file or reads another detector in it.
+    """
+    try:
+        engine = CEngine(path.read_bytes())
+    except LibraryError as error:
+        raise VerifyError(f"{path.name}: {error}") from None
+    told = engine.keywords, engine.hop_samples, engine.refractory_hops
+    if told != (tuple(detector.keywords), detector.hop_samples, detector.refractory_hops):
+        raise VerifyError(f"{path.name} breaks the contract: it says {told}")
+    seen: Array | None = None
+
+    def step(audio: Array, states: Sequence[Array]) -> list[Array]:
+        nonlocal seen
+        if states[0] is not seen:
+            engine.reset()
+            seen = states[0]
+        return [engine.step(audio[0])[None], *states]
 
     return step

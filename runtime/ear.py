@@ -1,12 +1,16 @@
 """One bundle that listens: its engine, its detector, and whether it keeps up."""
 
 import argparse
+import contextlib
 import os
 import time
+from collections.abc import Iterable
 
 from runtime.audio.hops import Samples
 from runtime.bundle.detector import Detector
 from runtime.bundle.engine import Engine
+from runtime.bundle.peaks import Event, Peaks
+from runtime.bundle.shipped import find
 from runtime.bundle.trial import try_out
 from runtime.errors import OptionsError
 from runtime.sample_rate import SAMPLE_RATE
@@ -23,6 +27,7 @@ class Ear:
     """tried: whether it ran in a process of its own before. Raises BundleError and OptionsError."""
 
     def __init__(self, folder: str, options: argparse.Namespace) -> None:
+        folder = find(folder)
         self.name = os.path.basename(os.path.normpath(folder))
         model = MODELS.get(options.model, options.model)
         sha256 = try_out(folder, model)
@@ -34,12 +39,14 @@ class Ear:
         if options.refractory is not None:
             hops = max(1, round(options.refractory * SAMPLE_RATE / self.engine.hop_samples))
         self.detector = Detector(thresholds, hops)
+        self.peaks = Peaks(self.keywords, hops)
+        self.over: list[Event] = []  # by the last hop
         self.scores: list[float] = [0.0] * len(self.keywords)
         self.nan_resets = 0
         self._late = 0
 
-    def step(self, hop: Samples) -> list[int]:
-        """One hop → the keywords detected in it, by their number; `scores` has the scores. Raises EarError."""
+    def step(self, hop: Samples, time_s: float) -> list[Event]:
+        """A hop, which ends at that time → the events that begin in it; `over` has those that end. Raises EarError."""
         began = time.thread_time()  # of the processor: others may have kept us waiting
         try:
             scores = self.engine.step(hop)
@@ -50,11 +57,24 @@ class Ear:
         if self._late == MOST_LATE:
             raise EarError(f"its step takes longer than its audio lasts ({taken:.3f} s)")
         self.scores = scores.tolist()
-        return self.detector.step(scores)
+        begun, self.over = self.peaks.step(
+            self.scores, self.detector.thresholds, self.detector.step(scores), time_s)
+        return begun
 
-    def reset(self) -> None:
+    def reset(self, room: Iterable[Samples] = ()) -> None:
+        """Start a new stream, after the noise of a room."""
         self.engine.reset()
         self.detector.reset()
+        self.peaks.end()
+        with contextlib.suppress(Exception):  # of a bundle that cannot go on, as its next step will say
+            for hop in room:
+                self.engine.step(hop)
+
+    def skip(self, hops: int) -> None:
+        """So many hops are missing: what the model remembers is of before. `over` has the events that end by that."""
+        self.engine.reset()
+        self.detector.skip(hops)
+        self.over = self.peaks.end()
 
 
 def load(options: argparse.Namespace) -> list[Ear]:

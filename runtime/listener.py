@@ -5,7 +5,6 @@ and a bounded queue before it, so that nothing holds up the audio.
 """
 
 import argparse
-import json
 import signal
 import sys
 import threading
@@ -14,9 +13,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from runtime.audio.hops import Samples, pcm_hops, quiet_room, wav_hops
+from runtime.bundle.peaks import Event
 from runtime.ear import Ear, EarError, load
-from runtime.errors import BundleError, OptionsError
-from runtime.journal import Journal, remark, write
+from runtime.errors import AudioError, BundleError, OptionsError
+from runtime.journal import Journal, as_json, choose_form, remark, write
 from runtime.options import parse
 from runtime.sample_rate import SAMPLE_RATE
 from runtime.secret import read_secrets
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runtime.audio.microphone import Gap, Microphone
 
 FULL_SCALE = 32767 / 32768
+ROOM_SECONDS = 1.0  # before a file: see `quiet_room`
 
 
 class Listener:
@@ -63,9 +64,12 @@ class Listener:
 
     # Running
 
-    def run(self) -> None:
-        """Until the audio ends, or a signal comes. Raises AudioError, and OSError when stdout cannot be written."""
+    def run(self) -> int:
+        """Until the audio ends, or a signal comes → the exit code. Raises AudioError, and OSError when stdout cannot be
+        written."""
         options = self.options
+        failed = 0
+        choose_form(options.json)
         try:
             if not options.wav:  # before anybody can know that we are there, and end us
                 on_sigterm(self._last_words)
@@ -75,8 +79,7 @@ class Listener:
             if options.wav:
                 self.systemd.say("READY=1")
                 for path in options.wav:
-                    hops = chain(wav_hops(path, self.hop_samples, warn), quiet_room(self.hop_samples))
-                    self._hear(hops, path if len(options.wav) > 1 else None)
+                    failed += not self._hear_file(path)
             else:
                 self._hear(self._live())
             self._finish()
@@ -87,6 +90,18 @@ class Listener:
             self._is_summed_up = True
         finally:
             self.close()
+        return 0 if not failed else 2 if failed == len(options.wav) else 1
+
+    def _hear_file(self, path: str) -> bool:
+        """Whether it could be read. A clip of a word counts as in a stream: a quiet room is heard before and after."""
+        hops = chain(wav_hops(path, self.hop_samples, warn), quiet_room(self.hop_samples))
+        try:
+            self._hear(hops, path if len(self.options.wav) > 1 else None, quiet_room(self.hop_samples, ROOM_SECONDS))
+        except AudioError as error:
+            self.journal.flush()
+            remark(f"listen: error: {error}")
+            return False
+        return True
 
     def _live(self) -> Iterable["Samples | Gap | None"]:
         """Standard input or the microphone."""
@@ -95,19 +110,30 @@ class Listener:
             if sys.stdin is None or sys.stdin.isatty():
                 raise OptionsError("standard input is a terminal: pipe raw PCM into it, see --help")
             self.systemd.say("READY=1")
+            self._greet("standard input")
             return pcm_hops(sys.stdin.buffer, self.hop_samples, warn)
         from runtime.audio.microphone import Microphone
 
         self._microphone = Microphone(options.device, self.hop_samples, self.journal.post, options.silence,
                                       options.wait)
         self.systemd.say("READY=1")
+        self._greet(f"microphone {self._microphone.name!r}")
         return self._microphone.stream()
 
-    def _hear(self, stream: Iterable["Samples | Gap | None"], file: str | None = None) -> None:
-        """One stream, from zero state."""
+    def _greet(self, source: str) -> None:
+        """Tell a person at a terminal what goes on, and what to do."""
+        if sys.stderr.isatty():
+            words = " or ".join(f"\"{keyword.replace('_', ' ')}\"" for keyword in self.status.keywords)
+            bundles = ", ".join(ear.name for ear in self.status.ears)
+            remark(f"listen: {source}, with {bundles}: say {words}; Ctrl-C ends")
+
+    def _hear(self, stream: Iterable["Samples | Gap | None"], file: str | None = None,
+              room: Iterable[Samples] = ()) -> None:
+        """One stream, from zero state and the noise of a room."""
         self._samples = 0
+        room = list(room)
         for ear in self.status.ears:
-            ear.reset()
+            ear.reset(room)
         for sink in self._sinks:
             sink.gap()
         for item in stream:
@@ -119,6 +145,9 @@ class Listener:
             else:
                 self._step(item, file)
             self.journal.flush()
+        for ear in self.status.ears:
+            ear.over = ear.peaks.end()
+            self._tell_over(ear, file)
 
     def _finish(self) -> None:
         """The audio has ended, and nobody is in a hurry: commands and clips of the last detections get their time."""
@@ -132,10 +161,10 @@ class Listener:
         self.journal.time_s = self._samples / SAMPLE_RATE
         if hop.max() >= FULL_SCALE or hop.min() <= -1:
             self.status.clipped_hops += 1
-        detected: list[tuple[Ear, int]] = []
+        detected: list[tuple[Ear, Event]] = []
         for ear in self.status.ears:
             try:
-                detected += [(ear, keyword) for keyword in ear.step(hop)]
+                detected += [(ear, event) for event in ear.step(hop, self.journal.time_s)]
             except EarError as error:
                 self._disable(ear, str(error))
                 continue
@@ -145,8 +174,10 @@ class Listener:
                 self.journal.post("not_a_number")
         for sink in self._sinks:
             sink.hop(hop)
-        for ear, keyword in detected:
-            self._tell(ear, keyword, file)
+        for ear in self.status.ears:
+            self._tell_over(ear, file)
+        for ear, event in detected:
+            self._tell(ear, event, file)
         self.systemd.processed()
 
     def _disable(self, ear: Ear, reason: str) -> None:
@@ -157,15 +188,22 @@ class Listener:
             self.journal.flush()
             raise BundleError(f"{ear.name}: {reason}, and no other bundle is left: export it again")
 
-    def _tell(self, ear: Ear, keyword: int, file: str | None) -> None:
-        detection: dict[str, Any] = {
-            "time_s": round(self.journal.time_s, 3), "keyword": ear.keywords[keyword],
-            "score": round(ear.scores[keyword], 4),
-        }
-        if file is not None:
-            detection = {"file": file, **detection}
+    def _line(self, ear: Ear, event: Event, file: str | None) -> dict[str, Any]:
+        line: dict[str, Any] = {} if file is None else {"file": file}
+        line |= {"time_s": round(event.time, 3), "keyword": event.keyword, "score": round(event.score, 4)}
         if len(self.options.bundle) > 1:
-            detection["bundle"] = ear.name
+            line["bundle"] = ear.name
+        return line
+
+    def _tell_over(self, ear: Ear, file: str | None) -> None:
+        """How high their scores came; not before they are over, and nobody has to wait for it."""
+        for event in ear.over:
+            detection = {**self._line(ear, event, file), "peak": round(event.peak, 4)}
+            write({"event": "over", "time_s": round(self.journal.time_s, 3), "detection": detection})
+        ear.over = []
+
+    def _tell(self, ear: Ear, event: Event, file: str | None) -> None:
+        detection = self._line(ear, event, file)
         self.status.detections += 1
         for sink in self._sinks:
             sink.publish(detection | {"bundle": ear.name})
@@ -177,13 +215,13 @@ class Listener:
         self._samples += gap.samples
         self.journal.time_s = self._samples / SAMPLE_RATE
         for ear in self.status.ears:
-            ear.engine.reset()
-            ear.detector.skip(gap.samples // self.hop_samples)
+            ear.skip(gap.samples // self.hop_samples)
+            self._tell_over(ear, None)
         for sink in self._sinks:
             sink.gap()
 
     def _last_words(self) -> bytes:
-        return b"" if self._is_summed_up else (json.dumps(self.status.summary()) + "\n").encode()
+        return b"" if self._is_summed_up else (as_json(self.status.summary()) + "\n").encode()
 
     # Reloading
 

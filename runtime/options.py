@@ -41,12 +41,16 @@ output, one line per detection, at once:
   {"time_s": 12.48, "keyword": "happy", "score": 0.572}
   time_s counts seconds of audio from the start to the end of the hop that detected it. With several bundles a line
   names its "bundle", with several files its "file". What else happens is told in lines that have an "event":
+  {"event": "over", "time_s": 12.88, "detection": {"time_s": 12.48, "keyword": "happy", "score": 0.572, "peak": 0.981}}
   {"event": "gap", "time_s": 70.4, "lost_s": 1.28, "reason": "overflow", "count": 1}
+  A detection is over at the first hop below the threshold, at the latest after the refractory time; "peak" is its
+  highest score. On a terminal lines are text for people, unless there is --json.
 
 signals: SIGTERM ends it with a line of totals, SIGINT (Ctrl-C) without; SIGHUP reads the configuration and the
 bundles again.
 
-exit codes: 0 done or stopped by Ctrl-C, SIGTERM or a closed pipe; 1 output cannot be written; 2 a mistake to be fixed
+exit codes: 0 done or stopped by Ctrl-C, SIGTERM or a closed pipe; 1 output cannot be written, or some of the files not
+be read; 2 a mistake to be fixed, or none of the files could be read
 """
 
 
@@ -124,9 +128,10 @@ read_thresholds = _by_keyword(_number(math.nextafter(LOWEST_THRESHOLD, 0), 1, f"
 read_false_accepts = _by_keyword(_number(math.nextafter(0, -1), MOST_FALSE_ACCEPTS, "false accepts an hour, 0 or more"))
 
 OPTIONS = (
-    Option("bundle", "BUNDLE", _texts, [], "folder with manifest.json and the models; several listen to the same audio",
-           several=True, is_path=True),
-    Option("wav", "FILE", _texts, None, "read WAV files, any rate and channel count", several=True, is_path=True),
+    Option("bundle", "BUNDLE", _texts, [], "folder with manifest.json and the models, or the name or keyword of a "
+           "shipped one; several listen to the same audio", several=True, is_path=True),
+    Option("wav", "FILE", _texts, None, "read WAV files, any rate and channel count; FLAC and Ogg too where "
+           "soundfile is installed", several=True, is_path=True),
     Option("stdin", "", _flag, False, "read raw PCM: 16 kHz, one channel, 16-bit little-endian"),
     Option("device", "X", _text_or_number, None, "microphone, by number or part of its name (default: system's)"),
     Option("list-devices", "", _flag, False, "show the microphones and end"),
@@ -140,6 +145,7 @@ OPTIONS = (
            "keyword or of one: the threshold follows from what the bundle has measured", several=True),
     Option("refractory", "SECONDS", _number(0, 3600, "above 0 and at most 3600"), None,
            "so long a score has to be low before it counts again (default: the manifest's)"),
+    Option("json", "", _flag, False, "write JSON lines to a terminal too"),
     Option("meter", "", _flag, False, "show level and score on stderr while listening"),
     Option("exec", "COMMAND", _text, None, "run at every detection, without a shell; it finds EARSHOT_KEYWORD, "
            "EARSHOT_SCORE, EARSHOT_TIME and EARSHOT_BUNDLE in its environment"),
@@ -166,6 +172,9 @@ class Parser(argparse.ArgumentParser):
     """Tells mistakes in one line, like every other mistake."""
 
     def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+        if unknown != message.split()[0] and unknown.startswith("--"):
+            message += ": " + _nearest(unknown[2:].partition("=")[0], "--")
         raise OptionsError(f"{message}: see --help")
 
 
@@ -280,8 +289,8 @@ def _short(name: str) -> str:
     return repr(name if len(name) <= 60 else name[:60] + "…")
 
 
-def _nearest(name: str) -> str:
+def _nearest(name: str, prefix: str = "") -> str:
     import difflib
 
     close = difflib.get_close_matches(name.lower().replace("_", "-"), BY_NAME, 1, 0.5)
-    return f"did you mean {close[0]!r}?" if close else f"the keys are {', '.join(BY_NAME)}"
+    return f"did you mean {prefix + close[0]!r}?" if close else f"the keys are {', '.join(BY_NAME)}"

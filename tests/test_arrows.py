@@ -11,12 +11,14 @@ ROOMS = {"training", "export", "runtime", "edge_demo"}
 ARROWS = {
     "training": set(),
     "training.data": set(),
-    "training.methods": {"training.model", "training.processes", "training.windows"},
+    "training.methods": {"training.distributed", "training.model", "training.recipe", "training.windows"},
     "training.model": {"training.recipe"},
+    "training.record": {"training.data"},
     "training.voices": {"training.data"},
+    "training.validation": {f"training.{name}" for name in ("data", "metrics", "model", "recipe", "windows")},
     "training.windows": {"training.data", "training.model", "training.recipe", "training.voices"},
-    "export": {"training.model"},
-    "export.folder": {"export.detector", "export.step"},
+    "export": {"runtime.c", "training.model"},  # what reads a model.bin verifies it
+    "export.folder": {"export.detector", "export.forms", "export.step"},
     "export.forms": {"export.detector", "export.step"},
     "export.int8": {
         *(f"export.{name}" for name in ("audio", "detector", "forms", "step", "verify")),
@@ -25,7 +27,8 @@ ARROWS = {
     "export.step": {"training.model"},
     "runtime": set(),
     "runtime.audio": {"runtime.errors", "runtime.sample_rate"},
-    "runtime.bundle": {"runtime.errors", "runtime.sample_rate"},
+    "runtime.bundle": {"runtime.c", "runtime.errors", "runtime.sample_rate"},
+    "runtime.c": set(),
     "runtime.sinks": {
         f"runtime.{name}" for name in ("audio", "errors", "journal", "sample_rate", "sinks.dashboard", "status")
     },

@@ -10,7 +10,7 @@ from export.detector import Detector
 from export.folder.complete import write_last
 from export.step.step import state_shapes
 
-FILES = ("model.onnx", "model.int8.onnx", "model.torchscript", "keywords.wav")
+FILES = ("model.onnx", "model.int8.onnx", "model.torchscript", "model.bin", "model.int8.bin", "keywords.wav")
 
 
 def manifest(

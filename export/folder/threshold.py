@@ -8,6 +8,7 @@ import onnx
 
 from export.folder.complete import MANIFEST, new_folder, write_last
 from export.folder.manifest import fingerprint
+from export.forms.binary import with_thresholds
 
 
 def set_thresholds(bundle: Path, thresholds: list[float]) -> None:
@@ -22,5 +23,8 @@ def set_thresholds(bundle: Path, thresholds: list[float]) -> None:
             metadata = {item.key: item.value for item in proto.metadata_props}
             onnx.helper.set_model_props(proto, metadata | {"threshold": json.dumps(thresholds)})
             path.write_bytes(proto.SerializeToString(deterministic=True))
+            manifest["files"][path.name] = fingerprint(path)
+        for path in folder.glob("*.bin"):
+            path.write_bytes(with_thresholds(path.read_bytes(), thresholds))
             manifest["files"][path.name] = fingerprint(path)
         write_last(folder, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")

@@ -96,25 +96,52 @@ RAW = Format(SAMPLE_RATE, 1, 2, False)  # what standard input carries
 
 
 def wav_hops(path: str, hop_samples: int, warn: Warn) -> Iterator[Samples]:
-    """A WAV file of any rate and channel count, 8 to 32-bit integers or 32 or 64-bit floats → hops.
+    """A WAV file of any rate and channel count, 8 to 32-bit integers or 32 or 64-bit floats → hops. Other formats are
+    read by soundfile, where it is installed.
 
     Channels are averaged. Samples that are no numbers, or absurd ones, become zeros, are counted and told.
     Raises AudioError.
     """
     try:
         with open(path, "rb") as file:
-            form, size = _wav_header(file, path, warn)
-            blocks = _wav_blocks(file, path, form, size, warn)
-            yield from cut(resample(blocks, form.rate, path), hop_samples)
+            head = file.peek(12)[:12]
+            if len(head) == 12 and (head[:4], head[8:]) != (b"RIFF", b"WAVE"):
+                rate, blocks = _other_blocks(file, path)
+            else:
+                form, size = _wav_header(file, path, warn)
+                rate, blocks = form.rate, _wav_blocks(file, path, form, size, warn)
+            yield from cut(resample(blocks, rate, path), hop_samples)
     except OSError as error:
         raise AudioError(f"{path}: cannot be read ({error.strerror}): name a readable WAV file") from None
 
 
-def quiet_room(hop_samples: int) -> Iterator[Samples]:
-    """Half a second of noise at −60 dB, to be heard after a file: a detector that has waited for a word to be over
-    detects one at the very end there, and no microphone falls silent after it."""
+def _other_blocks(file: BinaryIO, path: str) -> tuple[int, Iterator[Samples]]:
+    """What soundfile reads besides WAV: FLAC, Ogg, MP3 → rate and samples, one channel. Raises AudioError."""
+    convert = "convert it, for example: ffmpeg -i IN -ar 16000 -ac 1 OUT.wav"
+    try:
+        import soundfile
+    except ImportError:
+        raise AudioError(f"{path}: is not a WAV file: pip install soundfile reads FLAC and Ogg; or {convert}") from None
+    try:
+        sound = soundfile.SoundFile(file)
+    except (soundfile.LibsndfileError, OSError, ValueError):
+        raise AudioError(f"{path}: is not a WAV file, and none that soundfile knows: {convert}") from None
+
+    def blocks() -> Iterator[Samples]:
+        try:
+            for block in sound.blocks(BLOCK_BYTES // 4, dtype="float32", always_2d=True):
+                yield mix(np.where(np.abs(block) < LOUDEST, block, np.float32(0)))
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{path}: cannot be read to its end ({error}): {convert}") from None
+
+    return sound.samplerate, blocks()
+
+
+def quiet_room(hop_samples: int, seconds: float = 0.5) -> Iterator[Samples]:
+    """Noise at −60 dB, to be heard before and after a file, as in a stream: models expect that something was heard
+    before a word, and a detector that waits for a word to be over detects one at the very end there."""
     noise = random.Random(0)  # numpy's loads what a device has no need of
-    for _ in range(-(-SAMPLE_RATE // 2 // hop_samples)):
+    for _ in range(-(-round(SAMPLE_RATE * seconds) // hop_samples)):
         yield np.array([noise.gauss(0, 1e-3) for _ in range(hop_samples)], np.float32)
 
 

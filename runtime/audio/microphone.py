@@ -204,6 +204,11 @@ class Microphone:
         self._is_silent = False
         self._close()
 
+    @property
+    def name(self) -> str:
+        """Of the device, or what was asked for while it is not there."""
+        return self._recording.device.name if self._recording else self._wanted or "default"
+
     def close(self) -> None:
         self._close()
 

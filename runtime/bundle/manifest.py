@@ -20,6 +20,7 @@ from runtime.sample_rate import SAMPLE_RATE
 
 CONTRACT_VERSION = "1"
 MANIFEST = "manifest.json"
+C_MODEL = ".bin"  # how the names of models for the C engine end
 LARGEST_MANIFEST = 1 << 20  # bytes; real ones have a few thousand
 LARGEST_FILE = 16 << 20  # bytes; of a model or a report; real ones have a million
 MOST_FILES = 100
@@ -135,13 +136,14 @@ def read_verified(folder: str, files: dict[str, dict[str, Any]], model: str) -> 
     Another listed file may be missing when it is no ONNX model: a device needs no TorchScript and no report.
     """
     path = os.path.join(folder, MANIFEST)
-    models = [name for name in files if name.endswith(".onnx")]
+    models = [name for name in files if name.endswith((".onnx", C_MODEL))]
     if model not in models:
         choice = f"choose one of {', '.join(models)}" if models else "export the bundle again"
         refuse(path, f"lists no model {json.dumps(model)[:80]}", choice)
     content = b""
     for name, entry in files.items():
-        if name not in models and not os.path.lexists(os.path.join(folder, name)):
+        needed = name == model or name.endswith(".onnx")
+        if not needed and not os.path.lexists(os.path.join(folder, name)):
             continue
         found = read_file(folder, name, LARGEST_FILE)
         where = os.path.join(folder, name)

@@ -85,6 +85,8 @@ def _run(engine: Engine) -> None:
 def main(arguments: list[str]) -> int:
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(encoding="utf-8")
+    with contextlib.suppress(ImportError):  # before memory is bounded; a device for .bin files has none
+        import runtime.bundle.onnx_network  # noqa: F401
     print(STARTED, flush=True)
     _limit()
     try:

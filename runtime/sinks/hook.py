@@ -77,9 +77,9 @@ class Hook(Sink):
 
     def _run_command(self, environment: dict[bytes, bytes]) -> None:
         with self._lock:
-            # Its output would mix with ours on stdout; what it has to complain about may be seen.
-            process = subprocess.Popen(self._command, env=environment, stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.DEVNULL, start_new_session=True)
+            # What it says goes to stderr, which is the log: on stdout it would mix with our lines.
+            process = subprocess.Popen(self._command, env=environment, stdin=subprocess.DEVNULL, stdout=2,
+                                       start_new_session=True)
             self._commands.add(process.pid)
             self._groups.add(process.pid)
             if self._is_closed:

@@ -68,7 +68,7 @@ class Sinks:
     def open(self, options: argparse.Namespace) -> None:
         """Have what the options ask for; what is there as they ask for it stays. Raises OptionsError."""
         for make, names in MAKERS:
-            wishes = [getattr(options, name, None) for name in names]
+            wishes = [getattr(options, name) for name in names]
             if make is _mqtt:
                 wishes.append(self._status.keywords)  # which it has told to Home Assistant
             if make in self._open and self._open[make][0] == wishes:

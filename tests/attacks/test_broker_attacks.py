@@ -130,8 +130,8 @@ def test_a_changed_password_is_the_password_after_a_reload(fed, toy, tmp_path):
                 listening.shutdown(socket.SHUT_RDWR)
 
     assert b"second word" in attack()
-    assert attack(("runtime/listener.py", "options.mqtt, options.mqtt_password, options.no_mqtt_discovery, keywords",
-                   "options.mqtt, options.mqtt_password_file, options.no_mqtt_discovery, keywords")) == b""
+    assert attack(("runtime/sinks/opened.py", '("mqtt", "mqtt_password", "no_mqtt_discovery")',
+                   '("mqtt", "mqtt_password_file", "no_mqtt_discovery")')) == b""
 
 
 @pytest.mark.parametrize(("url", "is_told"), [

@@ -230,7 +230,7 @@ def test_a_changed_token_is_the_token_after_a_reload(page, tmp_path):
 
     assert attack(page(arguments=("--dashboard-token-file", token))) == (401, 401, 200)
     token_file(token)
-    weak = page(("runtime/listener.py", "(self._make_dashboard, options.dashboard, options.dashboard_token)",
-                 "(self._make_dashboard, options.dashboard, options.dashboard_token_file)"),
+    weak = page(("runtime/sinks/opened.py", '("dashboard", "dashboard_token")',
+                 '("dashboard", "dashboard_token_file")'),
                 arguments=("--dashboard-token-file", token))
     assert attack(weak) == (200, 200, 401)

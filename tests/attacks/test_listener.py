@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import toy
 from attack import ROOT
+from lines import without_over
 from on_graphs import extra
 from test_endless import at_every_step
 from test_memory import SIZES
@@ -39,7 +40,7 @@ def heard(runtime: Path, *bundles: Path, audio: bytes = SILENCE + LOUD) -> tuple
     """Exit code, JSON lines and stderr of a listener that hears that."""
     command = [sys.executable, runtime / "listen.py", *bundles, "--stdin"]
     done = subprocess.run(command, input=audio, capture_output=True, timeout=60)
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
+    return done.returncode, without_over(done.stdout), done.stderr.decode()
 
 
 def test_a_step_that_fails_disables_its_bundle_alone(tmp_path, good, weak_copy):
@@ -78,7 +79,7 @@ def test_without_a_second_python_it_says_that_nothing_was_tried(good):
     bare = "import runpy, sys; sys.executable = ''; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", bare, ROOT / "runtime" / "listen.py", good, "--stdin"],
                           input=SILENCE + LOUD, capture_output=True, timeout=60)
-    assert [line.get("event") for line in map(json.loads, done.stdout.splitlines())] == ["untried", None]
+    assert [line.get("event") for line in without_over(done.stdout)] == ["untried", None]
     assert done.returncode == 0 and not done.stderr
 
 

@@ -1,6 +1,5 @@
 """What surrounds the listener on its own machine: files that are none, commands that stay, streams that are closed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lines import Lines
+from lines import Lines, without_over
 from page import HOP, SILENCE, TOKEN, Page, token_file
 from programs import eventually, weakened
 from toy import write_bundle
@@ -211,7 +210,7 @@ def test_a_keyword_in_chinese_where_the_locale_has_ascii_alone(listen, tmp_path,
         if b"Traceback" in err:
             return None
         assert process.returncode == 0 and not err
-        lines = [json.loads(line) for line in out.splitlines()]
+        lines = without_over(out)
         assert lines[0]["keyword"] == "小愛"
         return {line["event"]: 1 for line in lines[1:]}
 
@@ -241,7 +240,7 @@ def test_a_meter_that_nobody_reads(toy, program, how):
                                    stderr=subprocess.PIPE)
         process.stderr.close()
         out, _ = process.communicate(SILENCE * 30 + LOUD + QUIET, timeout=20)
-        return process.returncode == 0 and [json.loads(line)["keyword"] for line in out.splitlines()] == ["loud"]
+        return process.returncode == 0 and [line["keyword"] for line in without_over(out)] == ["loud"]
 
     assert attack(program())
     assert not attack(program(

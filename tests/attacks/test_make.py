@@ -21,10 +21,11 @@ FLAGS = ("PEERS", "QUICK", "RETRAIN", "ROLLBACK")
 TARGETS = {
     "BUNDLE": "test-all soak evaluate compare test-arm64 demo deploy flash image test-image",
     "CONFIG": "deploy flash image",
-    "DEVICE": "flash", "FORCE": "flash", "HOURS": "soak", "IMAGE": "flash", "KEYWORD": "train", "MODELS": "export",
+    "DEVICE": "flash record", "FORCE": "flash", "FROM": "record", "HOURS": "soak", "IMAGE": "flash", "KEYWORD": "train",
+    "MODELS": "export",
     "OUT": "flash", "PEERS": "evaluate bench", "PI": "deploy", "PYTHON": ".venv-peers/ready", "QUICK": "table",
     "RECIPE": "train", "RECIPES": "table", "RETRAIN": "table", "ROLLBACK": "deploy", "SEED": "train",
-    "SETTINGS": "flash", "VERSION": "data", "WAV": "demo test",
+    "SETTINGS": "flash", "SPEAKER": "record", "VERSION": "data", "WAV": "demo test", "WORD": "record",
 }
 BESIDE = {"deploy": {"PI": "anna@kitchen"}, "flash": {"IMAGE": "os.img"}}
 PAIRS = [(name, target) for name, targets in TARGETS.items() for target in targets.split()]

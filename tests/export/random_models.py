@@ -27,9 +27,9 @@ def random_model(size: Size, seed: int = 0) -> CRNN:
     return model.requires_grad_(False)
 
 
-def random_detector(size: Size, name: str = "test") -> Detector:
+def random_detector(size: Size, name: str = "test", seed: int = 0) -> Detector:
     keywords = [f"word{i}" for i in range(size.keywords)]
-    return Detector(name, random_model(size), keywords, [0.5 + i / 10 for i in range(size.keywords)], 12)
+    return Detector(name, random_model(size, seed), keywords, [0.5 + i / 10 for i in range(size.keywords)], 12)
 
 
 def save_checkpoint(

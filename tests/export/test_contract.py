@@ -104,7 +104,8 @@ def test_manifest_describes_the_files(base):
         ],
     }
     also = {"model.dynamic.onnx", "model.static.onnx"}
-    assert set(files) == {"model.onnx", "model.int8.onnx", "model.torchscript", "keywords.wav"} | also
+    binaries = {"model.bin", "model.int8.bin"}
+    assert set(files) == {"model.onnx", "model.int8.onnx", "model.torchscript", "keywords.wav"} | binaries | also
     for name, file in files.items():
         content = (base[1] / name).read_bytes()
         assert file == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lines import Lines
+from lines import Lines, without_over
 from toy import CURVE, write_bundle
 
 from runtime import options
@@ -21,7 +21,7 @@ SILENCE = bytes(32000)
 EXAMPLE = {
     "bundle": ["a", "/b"], "wav": ["x.wav"], "stdin": True, "device": 3, "list-devices": True, "wait": True,
     "silence": 5, "model": "int8", "threshold": {"happy": 0.5}, "false-accepts": {"happy": 0.5},
-    "refractory": 2, "meter": True, "exec": "true",
+    "refractory": 2, "json": True, "meter": True, "exec": "true",
     "exec-timeout": 3, "led": "ACT", "save-on-detect": "clips", "save-seconds": 2.5, "save-megabytes": 1,
     "mqtt": "mqtt://x/y",
     "mqtt-password-file": "secret", "no-mqtt-discovery": True, "dashboard": 8765, "dashboard-token-file": "token",
@@ -194,7 +194,7 @@ def test_several_bundles_hear_the_same_audio(listen, tmp_path, bundle):
     process = listen(bundle, other, "--stdin", stdin=subprocess.PIPE)
     out, err = process.communicate(SILENCE + LOUD, timeout=60)
     assert process.returncode == 0 and not err
-    found = [json.loads(line) for line in out.splitlines()]
+    found = without_over(out)
     assert [(line["bundle"], line["keyword"]) for line in found] == [("bundle", "loud"), ("other", "noisy")]
     assert found[0]["time_s"] < found[1]["time_s"]
     one = listen(bundle, other, "--stdin", "--threshold", "nothing=0.5", stdin=subprocess.PIPE)

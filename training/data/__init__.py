@@ -1,1 +1,1 @@
-"""Recordings: found, read, split, fetched, joined into streams; imports nothing else of ours."""
+"""Recordings: folders, splits, Debian packages, streams; imports no other folder of the project."""

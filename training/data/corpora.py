@@ -1,9 +1,9 @@
-"""Which recording without a keyword is for what: five kinds, three splits, decided by name in corpora.toml.
+"""Recordings without a keyword: their kinds (five) and splits (three), assigned by name in corpora.toml.
 
     EARSHOT_DATA=~/recordings python -m training.data.corpora      # hours, recordings and voices of each kind and split
 
-Recordings are those below EARSHOT_DATA, those of Debian packages (fetched when they are first wanted: 725 MB for all,
-455 MB for testing alone), and noises made from a number. Those in which somebody says a keyword stand in spoken.toml.
+The sources are folders below EARSHOT_DATA, Debian packages (fetched when first used: 725 MB for all, 455 MB for testing
+alone), and noise made from a seed. spoken.toml lists the recordings that contain a keyword.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from training.data.recordings import SPLITS, DataError
 KINDS = ("requests", "read", "acted", "languages", "noise")
 SPEECH = KINDS[:-1]
 MADE = 60  # minutes of made noises in each split
-LISTED = "listed"  # in the place of a split: what the folder's own lists say
+LISTED = "listed"  # instead of a split: by the folder's own lists
 HERE = Path(__file__).parent
 
 
@@ -48,7 +48,7 @@ class Recording:
     kind: str
     split: str
     voice: str
-    path: Path | None  # None: made from its number
+    path: Path | None  # None: noise made from `number`
     number: int = 0
 
     def read(self) -> np.ndarray:
@@ -67,7 +67,7 @@ class Recording:
 
 @functools.cache
 def rows() -> tuple[list[Row], list[Row]]:
-    """Of folders and of packages."""
+    """The rows of corpora.toml: of folders, of packages."""
     table = tomllib.loads((HERE / "corpora.toml").read_text())
     folders, others = ([Row(*row) for row in table[what]["rows"]] for what in ("folders", "packages"))
     return folders, others
@@ -76,56 +76,55 @@ def rows() -> tuple[list[Row], list[Row]]:
 def known_packages(split: str | None = None, kinds: Iterable[str] = KINDS) -> tuple[str, ...]:
     """Packages with recordings of these kinds in a split, or in any."""
     splits = (split,) if split else SPLITS
-    wanted = [row.source for row in rows()[1] for kind in kinds for one in splits if row.may_be(kind, one)]
-    return tuple(dict.fromkeys(wanted))
+    sources = [row.source for row in rows()[1] for kind in kinds for one in splits if row.may_be(kind, one)]
+    return tuple(dict.fromkeys(sources))
 
 
 @functools.cache
 def spoken() -> dict[str, dict[str, str]]:
-    """Keyword → recordings in which it is said, by name, and what is said there."""
+    """Keyword → name of each recording that contains it → its text."""
     return tomllib.loads((HERE / "spoken.toml").read_text())
 
 
 def says(recording: Recording, keyword: str) -> bool:
-    """Whether a keyword is known to be said in a recording, or its folder is named after it."""
+    """Whether spoken.toml lists a recording for a keyword, or its folder is named after it."""
     folder = recording.name.split("/")[1:-1] if recording.name.startswith("other_words/") else []
     return recording.name in spoken().get(keyword, {}) or any(keyword in part for part in folder)
 
 
 def recordings(kind: str, split: str, base: Path | None, only: Iterable[str] | None = None) -> list[Recording]:
-    """All recordings of a kind and split, in a fixed order: of the folders that exist below `base` (None: of none), of
-    packages, or of those in `only`, and made ones. Raises DataError where a package is not known or cannot be had."""
+    """All recordings of a kind and split, in a fixed order: of folders below `base` (None: of none), of packages (only:
+    of these), and made noise. Raises DataError for a package that is unknown or cannot be fetched."""
     chosen = known_packages() if only is None else tuple(only)
     for name in chosen:
         if name not in known_packages():
             raise DataError(f"data.packages: {name!r} is not known; known: {', '.join(known_packages())}")
     of_folders, of_packages = rows()
-    found: list[Recording] = []
+    listing: list[Recording] = []
     for source in dict.fromkeys(row.source for row in of_folders if row.may_be(kind, split)):
         if base and (base / source).is_dir():
-            found += listed(base / source, source, of(source, of_folders))
+            listing += listed(base / source, source, of(source, of_folders))
     for source in dict.fromkeys(row.source for row in of_packages if row.may_be(kind, split)):
         if source in chosen:
-            place = packages.fetched(source)
-            found += listed(place, source, of(source, of_packages))
+            listing += listed(packages.fetched(source), source, of(source, of_packages))
     if kind == "noise":
-        found += [Recording(f"made/{split}-{n}", kind, split, f"made {split} {n}", None, n) for n in range(MADE)]
-    return [one for one in found if (one.kind, one.split) == (kind, split)]
+        listing += [Recording(f"made/{split}-{n}", kind, split, f"made {split} {n}", None, n) for n in range(MADE)]
+    return [one for one in listing if (one.kind, one.split) == (kind, split)]
 
 
 def speech(
     split: str, base: Path | None, keywords: Iterable[str], only: Iterable[str] | None = None
 ) -> list[Recording]:
-    """All kinds of speech of a split in which none of the keywords is said; see recordings."""
-    found = (one for kind in SPEECH for one in recordings(kind, split, base, only))
-    return [one for one in found if not any(says(one, keyword) for keyword in keywords)]
+    """Recordings of all kinds of speech in a split without those that contain a keyword; see recordings."""
+    every = (one for kind in SPEECH for one in recordings(kind, split, base, only))
+    return [one for one in every if not any(says(one, keyword) for keyword in keywords)]
 
 
 def split(clips: list[data.Clip], base: Path) -> list[data.Clip]:
-    """Clips below `base`, each in the split that the table has for it; what the table does not know is as it was."""
+    """Clips below `base` with the splits of corpora.toml. Clips that it does not name keep theirs."""
     sources = dict.fromkeys(row.source for row in rows()[0])
-    found = (one for name in sources for one in listed(base / name, name, of(name, rows()[0])))
-    splits = {one.path: one.split for one in found}
+    listing = (one for name in sources for one in listed(base / name, name, of(name, rows()[0])))
+    splits = {one.path: one.split for one in listing}
     return [replace(clip, split=splits.get(clip.path, clip.split)) for clip in clips]
 
 
@@ -162,9 +161,9 @@ def report(base: Path) -> str:
     for kind in KINDS:
         cells = []
         for split in SPLITS:
-            found = recordings(kind, split, base)
-            hours = sum(one.seconds() for one in found) / 3600
-            cells.append(f"{hours:7.2f} h {len(found):6} files {len({one.voice for one in found}):5} voices")
+            items = recordings(kind, split, base)
+            hours = sum(one.seconds() for one in items) / 3600
+            cells.append(f"{hours:7.2f} h {len(items):6} files {len({one.voice for one in items}):5} voices")
         lines.append(f"{kind:10}" + "".join(f"{cell:>36}" for cell in cells))
     return "\n".join(lines)
 

@@ -1,9 +1,9 @@
-"""Fetch Speech Commands, for who has internet access:
+"""Download Speech Commands:
 
     make data                 # version 0.02, 2.4 GB
-    make data VERSION=0.01    # the seed projects' version, 1.5 GB
+    make data VERSION=0.01    # the version of kws_project and kws-hw, 1.5 GB
 
-into data/speech_commands; then EARSHOT_DATA=data. An interrupted download goes on where it stopped.
+into data/speech_commands; then EARSHOT_DATA=data. An interrupted download continues where it stopped.
 """
 
 import argparse
@@ -29,12 +29,12 @@ class DownloadError(Exception):
 
 
 def download(url: str, path: Path) -> None:
-    """Fetch url into path, going on after what is there already."""
+    """Append to path the bytes of url that it lacks."""
     have = path.stat().st_size if path.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            if have and answer.status != 206:  # the server began anew
+            if have and answer.status != 206:  # the server sends the whole file
                 have = 0
             total = have + int(answer.headers.get("Content-Length", 0))
             with (
@@ -45,28 +45,28 @@ def download(url: str, path: Path) -> None:
                     file.write(block)
                     bar.update(len(block))
                 if file.tell() < total:
-                    raise DownloadError(f"{url}: connection lost; run the same command again to go on")
+                    raise DownloadError(f"{url}: connection lost; run the same command again to continue")
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: nothing is missing
+        if error.code != 416:  # 416: the file is complete
             raise DownloadError(f"{url}: {error}; try again later") from None
     except OSError as error:
-        raise DownloadError(f"{url}: {error}; run the same command again to go on") from None
+        raise DownloadError(f"{url}: {error}; run the same command again to continue") from None
 
 
-def check(path: Path, wanted: str) -> None:
+def check(path: Path, expected: str) -> None:
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wanted:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
         path.unlink()
-        raise DownloadError(f"{path}: SHA-256 is {found}, not {wanted}; removed, run the same command again")
+        raise DownloadError(f"{path}: SHA-256 is {digest}, not {expected}; removed, run the same command again")
 
 
-def fetch(url: str, wanted: str, folder: Path) -> None:
+def fetch(url: str, digest: str, folder: Path) -> None:
     """Download, check, unpack. Raises DownloadError."""
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / Path(url).name
     download(url, archive)
-    check(archive, wanted)
+    check(archive, digest)
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     archive.unlink()
@@ -80,16 +80,16 @@ def main() -> int:
     )
     parser.add_argument("--version", choices=sorted(VERSIONS), default="0.02", help="default: 0.02")
     parser.add_argument("--out", type=Path, default=Path("data/speech_commands"), help="default: data/speech_commands")
-    parser.add_argument("--server", default=SERVER, help="another place that has the same files")
+    parser.add_argument("--server", default=SERVER, help="URL of a mirror")
     args = parser.parse_args()
-    name, wanted = VERSIONS[args.version]
+    name, digest = VERSIONS[args.version]
     try:
-        fetch(args.server + name, wanted, args.out)
+        fetch(args.server + name, digest, args.out)
     except (DownloadError, tarfile.TarError, OSError) as error:
         print(f"download: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("download: interrupted; run the same command again to go on", file=sys.stderr)
+        print("download: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     print(f"{args.out}: ready; now EARSHOT_DATA={args.out.parent} make train")
     return 0

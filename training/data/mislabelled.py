@@ -1,5 +1,5 @@
-"""The list of recordings of a keyword in which it is not said: mislabelled.txt, a name a line, without what follows the
-last dot. `python -m training.mislabelled` finds them."""
+"""Recordings in the folder of a keyword that do not contain it: mislabelled.txt has a name per line, without extension.
+`python -m training.mislabelled` finds them."""
 
 from pathlib import Path
 

@@ -1,8 +1,7 @@
-"""Sounds that are no speech, made from a number alone: a quiet room, stationary noise; and loud ones: bursts, packed
-bytes as audio, tones, clicks, claps, slams.
+"""Noise made from a seed: a quiet room, stationary noise, and loud sounds (bursts, packed bytes as audio, tones,
+clicks, claps, slams).
 
-What sets a detector off is not only what people say: an hour of full-scale bursts with hard edges made one fire 133
-times. Real noises are quieter, longer and softer at their edges than these.
+Detectors have false accepts in loud sounds with hard edges, too; recordings of noise are quieter, longer and softer.
 """
 
 import zlib
@@ -26,7 +25,7 @@ def low_noise(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def coloured_noise(n: int, slope: float, rng: np.random.Generator) -> np.ndarray:
-    """Stationary Gaussian noise of unit level whose power falls by `slope` dB per octave: 0 white, 3 pink, 6 brown."""
+    """Stationary Gaussian noise of unit level. Its power falls by `slope` dB per octave: 0 white, 3 pink, 6 brown."""
     size = 1 << (n - 1).bit_length()
     spectrum = torch.fft.rfft(torch.from_numpy(rng.standard_normal(size, np.float32)))
     octaves = torch.log2(torch.arange(1, size // 2 + 2) / 64)
@@ -59,7 +58,7 @@ def burst(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def packed(n: int, rng: np.random.Generator) -> np.ndarray:
-    """What deflate makes of something that repeats itself, read as 8-bit audio at 8, 11 or 16 kHz."""
+    """The deflated bytes of repetitive data, read as 8-bit audio at 8 or 16 kHz."""
     slow = int(rng.choice([1, 1, 2]))
     content = zlib.compress(rng.integers(0, rng.integers(3, 100), 6 * (n // slow) + 100).astype(np.uint8).tobytes(), 9)
     samples = np.frombuffer(content, np.uint8)[: n // slow + 1].astype(np.float32) / 128 - 1
@@ -67,7 +66,7 @@ def packed(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def tone(n: int, rng: np.random.Generator) -> np.ndarray:
-    """A sine, square or saw that stays, glides, or trembles as a siren does."""
+    """A sine, square or saw, of one pitch, gliding, or wavering as a siren."""
     time = np.arange(n) / SAMPLE_RATE
     low, high = np.exp(rng.uniform(np.log(60), np.log(7000), 2))
     glide = rng.choice([0, 1, 1]) * time / time[-1]
@@ -79,7 +78,7 @@ def tone(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def beeps(n: int, rng: np.random.Generator) -> np.ndarray:
-    """A telephone's keys."""
+    """Tones of a telephone's keys (DTMF)."""
     time, length = np.arange(n) / SAMPLE_RATE, rng.uniform(0.04, 0.25)
     keys = rng.integers(0, 4, (int(time[-1] / length) + 1, 2))[(time / length).astype(int)]
     rows, columns = np.array([697, 770, 852, 941])[keys[:, 0]], np.array([1209, 1336, 1477, 1633])[keys[:, 1]]
@@ -109,7 +108,7 @@ def applause(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def slam(n: int, rng: np.random.Generator) -> np.ndarray:
-    """A door, a drum, a dropped pan: a hard start that dies away, low or ringing."""
+    """A door, a drum, a dropped pan: a hard onset that decays, low or ringing."""
     time = np.arange(n) / SAMPLE_RATE
     sound = coloured_noise(n, rng.uniform(0, 6), rng) * np.exp(-time / rng.uniform(0.02, 0.5))
     if rng.random() < 0.5:

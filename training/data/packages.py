@@ -1,8 +1,8 @@
 """Recordings out of Debian packages: games whose characters talk, spoken descriptions, telephone prompts, music.
 
-Nothing else that a package registry holds is as varied: some hundred voices, acted and plain, in many languages.
-Fetched once with apt-get (no root needed), unpacked below runs/packages, and found again. What is played there is used
-for training and for tests only and never passed on. Which of it is for what, corpora.toml says.
+They hold about a hundred voices, acted and plain, in many languages. A package is fetched once with apt-get (no root
+needed) and unpacked below runs/packages. The recordings are used for training and tests only and never passed on;
+corpora.toml assigns them to kinds and splits.
 """
 
 import struct
@@ -16,7 +16,7 @@ from training.data import unpack
 from training.data.recordings import DataError
 
 FOLDER = Path("runs/packages")
-# Pattern of a file → what makes recordings of it
+# Pattern of a file → the function that makes recordings of it
 UNPACK = {"queen.1c": unpack.amazon_queen, "sky.dnr": unpack.steel_sky, "*.ALS": unpack.drascula}
 
 
@@ -34,14 +34,14 @@ def fetched(name: str, folder: Path = FOLDER) -> Path:
                 for package in list(Path(made).glob("*.deb")):
                     subprocess.run(["dpkg-deb", "--extract", package, partial], check=True, capture_output=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            said = (getattr(error, "stderr", None) or str(error).encode()).decode().strip().splitlines()[-1]
-            raise DataError(f"cannot fetch {name} ({said}); needs apt-get, or set data.packages = []") from None
+            reason = (getattr(error, "stderr", None) or str(error).encode()).decode().strip().splitlines()[-1]
+            raise DataError(f"cannot fetch {name} ({reason}); needs apt-get, or set data.packages = []") from None
         for file, make in UNPACK.items():
-            for found in partial.rglob(file):
+            for path in partial.rglob(file):
                 try:
-                    make(found)
+                    make(path)
                 except (OSError, struct.error, IndexError) as error:
-                    raise DataError(f"{name}: {file} cannot be read as it should ({error}); another version?") from None
+                    raise DataError(f"{name}: {file} has an unknown format ({error}); another version?") from None
         try:
             partial.rename(place)
         except OSError:

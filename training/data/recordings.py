@@ -9,6 +9,7 @@ Three kinds of folder, all below EARSHOT_DATA:
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -112,6 +113,18 @@ def read(path: Path) -> np.ndarray:
 
         mono = soxr.resample(mono, rate, SAMPLE_RATE)
     return (np.clip(np.nan_to_num(mono), -1, 1) * 32767).astype(np.int16)
+
+
+def write(path: Path, audio: np.ndarray) -> None:
+    """(n,) float32 in −1…1 at 16 kHz → a WAV file of 16 bits, whole or not at all. Raises OSError."""
+    whole, partial = io.BytesIO(), path.with_name(f"{path.name}.partial")
+    soundfile.write(whole, audio, SAMPLE_RATE, "PCM_16", format="WAV")
+    try:
+        partial.write_bytes(whole.getvalue())
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 class Readable(Protocol):

@@ -1,4 +1,4 @@
-"""Clips in one long stream, as a device hears them: whoever scores a clip has heard minutes before it."""
+"""Clips joined to one stream, so that a model scores each with a state that is minutes old."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from training.data.noises import low_noise
 from training.data.recordings import SAMPLE_RATE
 
 GAP = 3 * SAMPLE_RATE // 2  # after each clip: longer than the attention remembers
-LATEST = SAMPLE_RATE // 2  # after a clip's end a score still counts as the clip's
+LATEST = SAMPLE_RATE // 2  # after a clip's end, in which a score still counts as the clip's
 
 
 def joined(clips: list[np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clips in an order of their own, each with low noise after it → the stream (samples,), and where each clip starts
-    and ends in it: (clips, 2), in samples, in the order of `clips`."""
+    """Clips in random order with low noise between them → the stream (samples,), and start and end of each clip in it:
+    (clips, 2), in samples, in the order of `clips`."""
     rng = np.random.default_rng(seed)
     spans = np.zeros((len(clips), 2), int)
     pieces, at = [low_noise(GAP, rng)], GAP
@@ -24,8 +24,5 @@ def joined(clips: list[np.ndarray], seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def clip_scores(scores: np.ndarray, spans: np.ndarray, hop_samples: int) -> np.ndarray:
     """Scores of the stream's hops (hops, keywords) → (clips, keywords): each clip's highest until LATEST after it."""
-    found = []
-    for start, end in spans:
-        first, last = start // hop_samples, (end + LATEST) // hop_samples
-        found.append(scores[first : last + 1].max(axis=0))
-    return np.array(found)
+    hops = [(start // hop_samples, (end + LATEST) // hop_samples + 1) for start, end in spans]
+    return np.array([scores[first:last].max(axis=0) for first, last in hops])

@@ -1,4 +1,4 @@
-"""Games that keep all their recordings in one file → a file for each spoken line."""
+"""Archives of games → an audio file for each spoken line."""
 
 import struct
 import wave
@@ -10,7 +10,7 @@ Table = tuple[list[tuple[int, int]], int]  # of a Huffman code: (bits, symbol) b
 
 
 def amazon_queen(table: Path) -> None:
-    """queen.1c of Flight of the Amazon Queen → MP3 files beside it, as they stand in there, in its place.
+    """queen.1c of Flight of the Amazon Queen → its MP3 files, in its place.
 
     Format: "QTBL", version[6], byte, compression (1: MP3), count, then for each file name[12], bundle, offset, size,
     big-endian; spoken lines are named *.SB. Source: ScummVM, engines/queen/resource.cpp.
@@ -29,11 +29,11 @@ HEADER = 22  # bytes before the samples
 
 
 def steel_sky(table: Path) -> None:
-    """sky.dnr and sky.dsk of Beneath a Steel Sky → WAV files beside them, 8 bits at 11 025 Hz, in their place.
+    """sky.dnr and sky.dsk of Beneath a Steel Sky → WAV files, 8 bits at 11 025 Hz, in their place.
 
-    Format: sky.dnr is a count and 8 bytes for each file in sky.dsk, little-endian: number (16 bits), offset (23 bits;
-    in units of 16 bytes where the bit after them is set), size (22 bits), whether the header is packed too, whether
-    nothing is. Source: ScummVM, engines/sky/disk.cpp and sound.cpp.
+    Format: sky.dnr is a count and 8 bytes for each file in sky.dsk, little-endian: number (16 bits), offset (23 bits),
+    its unit (1 bit; set: 16 bytes), size (22 bits), header packed (1 bit), not packed at all (1 bit). Source: ScummVM,
+    engines/sky/disk.cpp and sound.cpp.
     """
     entries, disk = table.read_bytes(), table.with_suffix(".dsk")
     whole = disk.read_bytes()
@@ -65,11 +65,11 @@ def drascula(line: Path) -> None:
 
 
 class Bits:
-    """Bits of 16-bit little-endian words, lowest first, with whole bytes between the words; `buffer` always has at
-    least 16."""
+    """Bits of 16-bit little-endian words, lowest first, with whole bytes between the words. `buffer` holds at least
+    16 bits."""
 
     def __init__(self, source: bytes):
-        self.source, self.at = source + bytes(4), 2  # at: of the word loaded last
+        self.source, self.at = source + bytes(4), 2  # at: offset of the word loaded last
         self.buffer, self.count = int.from_bytes(source[:4], "little"), 32
 
     def take(self, n: int) -> int:
@@ -86,7 +86,7 @@ class Bits:
         self.count += 16
 
     def bytes(self, n: int) -> bytes:
-        """The next n bytes; the word that was loaded ahead is read again from after them."""
+        """The next n bytes. The word loaded ahead is replaced by the one after them."""
         taken = self.source[self.at : self.at + n]
         self.at += n
         self.count -= 16
@@ -95,7 +95,7 @@ class Bits:
         return taken
 
     def table(self) -> Table:
-        """A canonical Huffman code: a length for each symbol."""
+        """A canonical Huffman code, stored as a length for each symbol."""
         lengths = [self.take(4) for _ in range(self.take(5))]
         longest = max(lengths, default=0)
         table, code = [(0, 0)] * (1 << longest), 0
@@ -108,15 +108,15 @@ class Bits:
         return table, len(table) - 1
 
     def value(self, table: Table) -> int:
-        """Symbols above 1 are numbers of bits, of which the highest is not written."""
+        """The next number. Symbols above 1 are numbers of bits, the highest of which is not stored."""
         length, symbol = table[0][self.buffer & table[1]]
         self.take(length)
         return symbol if symbol < 2 else self.take(symbol - 1) | 1 << symbol - 1
 
 
 def rnc(packed: bytes) -> bytes:
-    """Rob Northen compression, method 1: LZ77 with three Huffman codes in each block. Raises DataError for less than
-    the header promises.
+    """Rob Northen compression, method 1: LZ77 with three Huffman codes in each block. Raises DataError if the
+    unpacked size is not that of the header.
 
     Header of 18 bytes, big-endian: "RNC", 1, unpacked size, packed size, two checksums, leeway, number of blocks.
     """

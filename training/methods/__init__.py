@@ -1,1 +1,2 @@
-"""Losses, distillation and pruning; imports training.model, training.windows and training.processes."""
+"""Losses, distillation, pruning and averaging; imports training.distributed, training.model, training.recipe and
+training.windows."""

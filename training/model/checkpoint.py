@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, weights as tensors, the rest as text in its metadata. Reading runs no code."""
+"""Checkpoints: one safetensors file with the weights as tensors and the rest as text in its metadata."""
 
 import json
 import os
@@ -24,7 +24,7 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Info:
-    """What a checkpoint says of itself besides its weights."""
+    """The contents of a checkpoint besides its weights."""
 
     name: str  # the folder's: happy-base
     keywords: list[str]
@@ -32,9 +32,9 @@ class Info:
     refractory_hops: int
     recipe: recipes.Recipe
     recipe_text: str
-    # For each keyword its other operating points, see validation.Point; empty where none were measured
+    # Other operating points of each keyword, see validation.figures.Point; empty where none were measured
     curves: list[list[dict[str, float]]] = field(default_factory=list)
-    # Of a quantization-aware training: name of an activation → lowest and highest value (see `quantized.py`)
+    # From quantization-aware training: name of an activation → lowest and highest value (see quantized.py)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -51,9 +51,9 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
         raise CheckpointError(f"{file}: {reason}; a checkpoint is a folder made by `make train`") from None
     if metadata.get("earshot_version") != VERSION:
         raise CheckpointError(f"{file}: not an Earshot checkpoint of version {VERSION}; train it again")
-    trained = [name for name in tensors if name.startswith(RANGES)]
+    names = [name for name in tensors if name.startswith(RANGES)]
     try:
-        limits = {name.removeprefix(RANGES): tensors.pop(name).tolist() for name in trained}
+        limits = {name.removeprefix(RANGES): tensors.pop(name).tolist() for name in names}
         ranges = {name: (low, high) for name, (low, high) in limits.items()}
         keywords = json.loads(metadata["keywords"])
         curves = metadata.get("curves", "[]")
@@ -68,7 +68,7 @@ def load(path: str | Path) -> tuple[CRNN, Info]:
             [[dict(point) for point in one] for one in json.loads(curves)],
             ranges,
         )
-        smoothing = int(metadata.get("smoothing", recipe.size.averaged))  # older ones have the recipe's
+        smoothing = int(metadata.get("smoothing", recipe.size.averaged))  # older files do not have it
         model = new_model(replace(recipe.size, smoothing=smoothing), recipe.train.dropout)
         model.load_state_dict(tensors)
     except (KeyError, ValueError, TypeError, RuntimeError, recipes.RecipeError) as error:
@@ -88,7 +88,7 @@ def save(
     smoothing: int = 1,
     curves: Sequence[Sequence[dict[str, float]]] = (),
 ) -> None:
-    """Write a checkpoint folder, atomically. smoothing: the model's, where the recipe leaves it open."""
+    """Write a checkpoint folder, atomically. smoothing: where the recipe leaves it open."""
     metadata = {
         "earshot_version": VERSION,
         "recipe": recipe_text,
@@ -102,12 +102,25 @@ def save(
     write_atomically(Path(path) / "model.safetensors", to_bytes(contiguous(tensors), metadata))
 
 
+def set_operating_points(
+    path: str | Path, thresholds: list[float], smoothing: int, curves: Sequence[Sequence[dict[str, float]]]
+) -> None:
+    """Replace what `save` was given for these; the weights and all else stay, byte for byte. Raises CheckpointError."""
+    file = Path(path) / "model.safetensors"
+    load(file)  # says what is wrong with it
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    metadata |= {"threshold": json.dumps(thresholds), "smoothing": str(smoothing), "curves": json.dumps(curves)}
+    write_atomically(file, to_bytes(tensors, metadata))
+
+
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """All of it or none: a crash, a full disk or a power cut leaves the old file."""
+    """Write all or nothing: after a crash, a full disk or a power cut the old file is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:

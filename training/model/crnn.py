@@ -1,18 +1,17 @@
 """The model family: one streaming CRNN with attention; its sizes are data (`[model]` in a recipe).
 
 Convolution over mel × time, a GRU, attention over the last W hops, a linear classifier. With the default sizes it is
-the CRNN of both seed projects (70 443 parameters; after Arik et al. 2017, "Convolutional Recurrent Neural Networks for
-Small-Footprint Keyword Spotting", and Shan et al. 2018, "Attention-based End-to-End Models for Small-Footprint Keyword
-Spotting"), and its parameters bear the names of the seeds' state dicts.
+the CRNN of the student projects kws_project and kws-hw (70 443 parameters; after Arik et al. 2017, "Convolutional
+Recurrent Neural Networks for Small-Footprint Keyword Spotting", and Shan et al. 2018, "Attention-based End-to-End
+Models for Small-Footprint Keyword Spotting"), and its parameters have the names of their state dicts.
 
-Smaller models have a second convolution, which mixes what each channel says of all bands and of the steps within a hop
-into a few columns. Both convolutions are then rectified, and normalised while they are trained (Ioffe & Szegedy 2015,
-"Batch normalization"); `folded` makes that part of their weights, so that no model that is kept knows of it.
+Smaller models have a second convolution. It mixes each channel's outputs for all bands and for the steps within a hop
+into a few columns. Both convolutions are then rectified, and normalised in training (Ioffe & Szegedy 2015, "Batch
+normalization"); `folded` moves the normalisation into their weights before a model is kept.
 
-Two observations make it stream cheaply. The classifier is linear, so it commutes with the attention's average: what
-must be remembered of a hop is its attention weight and its weighted class values, not its hidden vector. And softmax
-needs no maximum subtracted when the energies are bounded, as v·tanh(…) is: an empty slot of the ring is then simply
-a weight of zero.
+Two properties make streaming cheap. The classifier is linear, so it commutes with the attention's average: the state
+holds the attention weight and the weighted class values of a hop, not its hidden vector. The energies are bounded, as
+v·tanh(…) is, so softmax needs no maximum subtracted, and an empty slot of the ring is a weight of zero.
 """
 
 from dataclasses import dataclass
@@ -24,12 +23,12 @@ from torch import Tensor, nn
 
 from training.model.features import FRAME_STEP, N_MELS, TAIL, LogMel
 
-EMPTY = 1e-30  # least sum of attention weights; before a stream begins it is zero
+EMPTY = 1e-30  # least sum of attention weights; in an empty ring it is zero
 
 
 @dataclass(frozen=True)
 class Size:
-    """All that decides the shape of a model."""
+    """Everything that decides the shape of a model."""
 
     channels: int = 8  # of the convolution
     kernel: tuple[int, int] = (5, 20)  # mel × frames
@@ -38,9 +37,9 @@ class Size:
     hidden: int = 64  # units of each GRU layer
     layers: int = 2
     window: int = 16  # hops that the attention sees: 16 × 80 ms = 1.28 s
-    smoothing: int = 1  # hops whose log-odds are averaged when listening: what only sounds like a keyword is shorter;
-    # 0, which recipes have by default: as many as validation prefers (one until that has chosen)
-    members: int = 1  # networks of this size that hear the same and whose log-odds are averaged: see ensemble.py
+    smoothing: int = 1  # hops over which log-odds are averaged, except in training
+    # 0, the default of recipes: validation chooses; it counts as 1 until then
+    members: int = 1  # networks of this size whose log-odds are averaged: see ensemble.py
     keywords: int = 1
     centre: float = 12.0  # the convolution reads (frames - centre) / scale
     scale: float = 6.0
@@ -69,7 +68,7 @@ class Size:
 
     @property
     def columns(self) -> int:
-        """What the GRU is told of a hop."""
+        """Inputs of the GRU for a hop."""
         return self.channels * (self.mix[0] or self.bands)
 
     @property
@@ -79,7 +78,7 @@ class Size:
 
 
 class State(NamedTuple):
-    """All that a stream remembers between two calls; zeros are the state of a stream that has heard nothing."""
+    """The memory of a stream between two calls; zeros at its start."""
 
     tail: Tensor  # (batch, 240) audio
     context: Tensor  # (batch, context, 40) log-mel frames above the floor
@@ -88,7 +87,7 @@ class State(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Energy v·tanh(W h + b) of a hop, Bahdanau et al. 2015 with the query left out."""
+    """Energy v·tanh(W h + b) of a hop: Bahdanau et al. 2015 without the query."""
 
     def __init__(self, hidden: int):
         super().__init__()
@@ -100,7 +99,7 @@ class Attention(nn.Module):
 
 
 class Output(NamedTuple):
-    """What the model says of each hop."""
+    """The outputs of the model for each hop."""
 
     logits: Tensor  # (batch, hops, 1 + keywords): "none of them", then each keyword
     energies: Tensor  # (batch, hops) of the attention, for attention distillation
@@ -109,7 +108,7 @@ class Output(NamedTuple):
 
 class CRNN(nn.Module):
     def __init__(self, size: Size, dropout: float = 0.1, normalised: bool = False):
-        """normalised: as it is trained; see `folded`."""
+        """normalised: with batch normalisation, for training; see `folded`."""
         super().__init__()
         self.size = size
         self.features = LogMel()
@@ -139,8 +138,8 @@ class CRNN(nn.Module):
         )
 
     def forward(self, audio: Tensor, state: State) -> tuple[Output, State]:
-        """audio: (batch, hops · hop_samples), 16 kHz, −1…1. Any number of hops: one call over a recording gives what
-        calls over its pieces give, each going on from the state that the call before it returned."""
+        """audio: (batch, hops · hop_samples), 16 kHz, −1…1. One call over a recording gives the same as calls over its
+        parts, each with the state that the call before it returned."""
         frames, tail = self.features(audio, state.tail)
         output, (context, hidden, ring) = self.classify(frames, state)
         return output, State(tail, context, hidden, ring)
@@ -157,24 +156,24 @@ class CRNN(nn.Module):
         weight = energies.exp()
         ring = torch.cat([state.ring, torch.cat([weight, weight * self.votes(hidden)], dim=2)], dim=1)
         sums = ring.unfold(1, size.window, 1).sum(-1)  # over the last W hops, of these hops and the few before them
-        said = sums / sums[..., :1].clamp(min=EMPTY)  # 1, then the votes; all 0 before the stream began
-        # What learns to say the right thing in each hop says it better on average than what learns it of averages.
-        said = said[:, size.averaged - 1 :] if self.training else said.unfold(1, size.averaged, 1).sum(-1)
-        logits = said[..., 1:] / said[..., :1] + self.classifier.bias
+        means = sums / sums[..., :1].clamp(min=EMPTY)  # 1, then the votes; all 0 before the stream began
+        # Trained without smoothing, models are better with it than if they are trained with it.
+        means = means[:, size.averaged - 1 :] if self.training else means.unfold(1, size.averaged, 1).sum(-1)
+        logits = means[..., 1:] / means[..., :1] + self.classifier.bias
         return Output(logits, energies[..., 0], hidden), (context, memory, ring[:, ring.shape[1] - size.ring :])
 
-    # What `quantized.py` rounds:
+    # Overridden by QuantizedCRNN:
 
     def convolve(self, frames: Tensor) -> Tensor:
-        """(batch, frames, 40) → (batch, hops, columns). The kernels are turned, not the frames, which are far more."""
+        """(batch, frames, 40) → (batch, hops, columns). The kernels are transposed: frames are larger."""
         columns = ((frames - self.size.centre) / self.size.scale).unsqueeze(1)
         for layer in self.conv.children():
             if isinstance(layer, nn.Conv2d) and layer.groups == 1:
                 columns = F.conv2d(columns, layer.weight.transpose(2, 3), layer.bias, layer.stride[::-1])
-            elif isinstance(layer, nn.Conv2d):  # each of its steps reads others: a product, which is faster
-                heard = columns.unflatten(2, (-1, self.size.mix[1])).flatten(3)
-                weights = layer.weight.transpose(2, 3).reshape(layer.groups, -1, heard.shape[3])
-                columns = torch.einsum("bchk,cok->bcoh", heard, weights).flatten(1, 2).unsqueeze(-1)
+            elif isinstance(layer, nn.Conv2d):  # its steps do not overlap: a product, which is faster
+                inputs = columns.unflatten(2, (-1, self.size.mix[1])).flatten(3)
+                weights = layer.weight.transpose(2, 3).reshape(layer.groups, -1, inputs.shape[3])
+                columns = torch.einsum("bchk,cok->bcoh", inputs, weights).flatten(1, 2).unsqueeze(-1)
                 assert layer.bias is not None
                 columns = columns + layer.bias.view(-1, 1, 1)
             else:
@@ -190,12 +189,12 @@ class CRNN(nn.Module):
         return self.attention(hidden)
 
     def votes(self, hidden: Tensor) -> Tensor:
-        """What one hop alone would say, without the bias: (…, hidden) → (…, 1 + keywords)."""
+        """Class values of single hops, without the bias: (…, hidden) → (…, 1 + keywords)."""
         return hidden @ self.classifier.weight.T
 
 
 def rectified(channels: int, normalised: bool) -> nn.Sequential:
-    """What follows a convolution if another does."""
+    """The layers between two convolutions, and after the second."""
     return nn.Sequential(nn.BatchNorm2d(channels) if normalised else nn.Identity(), nn.ReLU())
 
 

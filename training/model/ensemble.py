@@ -1,4 +1,4 @@
-"""A model of one network or several, and what makes one: `new_model` to train, `folded` to use."""
+"""Several networks as one model; `new_model` for training and `folded` for use, of one network or several."""
 
 from dataclasses import replace
 
@@ -11,9 +11,9 @@ from training.model.features import LogMel
 
 
 class Ensemble(CRNN):
-    """Several networks of one size, begun with different weights, that hear the same frames. Each errs in its own way,
-    their mean much less (Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation using
-    Deep Ensembles"): what one of them takes for the keyword in hours of talk, the others do not."""
+    """Several networks of one size with different initial weights and the same frames. Their errors differ, so their
+    mean has fewer (Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation using Deep
+    Ensembles"), above all fewer false accepts in hours of talk."""
 
     def __init__(self, size: Size, dropout: float = 0.1, normalised: bool = False):
         nn.Module.__init__(self)
@@ -35,33 +35,30 @@ class Ensemble(CRNN):
         return [member for member in self.members if isinstance(member, CRNN)]
 
     def classify(self, frames: Tensor, state: State) -> tuple[Output, tuple[Tensor, Tensor, Tensor]]:
-        """Of each member alone while they are trained, one member's batch after the other's; else their mean."""
-        n, said, after = len(self.members), [], []
+        """In training the outputs of each member, one member's batch after the other's; else their mean."""
+        n, outputs, after = len(self.members), [], []
         for member, hidden, ring in zip(self.networks, state.hidden.chunk(n), state.ring.chunk(n, dim=2), strict=True):
             output, states = member.classify(frames, State(state.tail, state.context, hidden, ring))
-            said.append(output)
+            outputs.append(output)
             after.append(states)
-        parts = [torch.stack(tensors) for tensors in zip(*said, strict=True)]
+        parts = [torch.stack(tensors) for tensors in zip(*outputs, strict=True)]
         contexts, hiddens, rings = zip(*after, strict=True)
         output = Output(*(part.flatten(0, 1) if self.training else part.mean(0) for part in parts))
         return output, (contexts[0], torch.cat(hiddens), torch.cat(rings, dim=2))
 
 
 def networks(model: CRNN) -> list[CRNN]:
-    """Of an ensemble its members, else the model itself."""
+    """The members of an ensemble, or the model itself."""
     return model.networks if isinstance(model, Ensemble) else [model]
 
 
 def new_model(size: Size, dropout: float = 0.1, normalised: bool = False) -> CRNN:
-    """A network of that size, or as many of them as it has members, with random weights."""
+    """A network, or an ensemble if the size has several members, with random weights."""
     return (Ensemble if size.members > 1 else CRNN)(size, dropout, normalised)
 
 
 def folded(model: CRNN) -> CRNN:
-    """The same function without normalisation, to be used and not trained: it is part of the convolutions' weights.
-
-    model: in `eval` mode.
-    """
+    """The same model with its batch normalisation moved into the convolutions' weights. model: in `eval` mode."""
     if isinstance(model, Ensemble):
         whole = Ensemble(model.size).eval()
         whole.members = nn.ModuleList(map(folded, model.networks))

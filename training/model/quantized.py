@@ -1,12 +1,11 @@
 """Quantization-aware training: the CRNN with its weights and activations rounded as the int8 step rounds them.
 
-What is multiplied (weights, log-mel frames, columns of the convolution, hidden states) is rounded to 8 bits and back
-in the forward pass, and passes gradients as if it were not, except where it is clipped: the straight-through estimator
+Operands of products (weights, log-mel frames, columns of the convolution, hidden states) are rounded to 8 bits and back
+in the forward pass. Gradients pass as if they were not, except where values are clipped: the straight-through estimator
 (Bengio et al. 2013, "Estimating or propagating gradients through stochastic neurons"; Jacob et al. 2018, "Quantization
-and training of neural networks for efficient integer-arithmetic-only inference", from whom the moving ranges are too).
-The GRU is unrolled, as `torch.nn.GRU` lets nobody round a state between two hops. Weights keep the names and shapes of
-the CRNN, so that either loads the other's; the ranges of the activations go into the checkpoint and become the
-exported file's scales.
+and training of neural networks for efficient integer-arithmetic-only inference", also for the moving ranges). The GRU
+is unrolled, as `torch.nn.GRU` cannot round a state between two hops. Weights have the names and shapes of the CRNN, so
+each loads the other's; the ranges of the activations go into the checkpoint and become the exported file's scales.
 """
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from training.model.crnn import CRNN, Size
 
 MOMENTUM = 0.01  # of the moving ranges, per training step
-SEEN = ("frames", "heard", "columns")  # heard: between two convolutions
+MEASURED = ("frames", "heard", "columns")  # activations; "heard" is between two convolutions
 BOUNDED = (-1.0, 127 / 128)  # hidden units: a step of 1/128, and zero is zero
 
 
@@ -25,33 +24,33 @@ class QuantizedCRNN(CRNN):
         super().__init__(size, dropout)
         self.dropout = dropout
         self.ranges = nn.Module()
-        for name in SEEN:
-            self.ranges.register_buffer(name, torch.zeros(2))  # zeros: nothing was seen
+        for name in MEASURED:
+            self.ranges.register_buffer(name, torch.zeros(2))  # zeros: not measured yet
         for name in (*(f"hidden_{layer}" for layer in range(size.layers)), "attended"):
             self.ranges.register_buffer(name, torch.tensor(BOUNDED))
 
     def rounded(self, x: Tensor, name: str) -> Tensor:
-        """x to 8 bits and back. While training, the ranges that are not fixed follow what is seen."""
+        """x to 8 bits and back. In training the measured ranges follow the values."""
         limits = self.ranges.get_buffer(name)
-        if self.training and name in SEEN:
+        if self.training and name in MEASURED:
             with torch.no_grad():
-                seen = torch.stack([x.min(), x.max()])
-                limits.lerp_(seen, MOMENTUM if limits.any() else 1.0)
+                present = torch.stack([x.min(), x.max()])
+                limits.lerp_(present, MOMENTUM if limits.any() else 1.0)
         scale, zero = affine(limits)
         return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
 
     def convolve(self, frames: Tensor) -> Tensor:
-        """As the step has it: centre and scale are part of the first convolution's weights and bias."""
-        size, found = self.size, [layer for layer in self.conv if isinstance(layer, nn.Conv2d)]
-        first, mix = found[0], found[1] if size.mix[0] else None
+        """As in the exported step, centre and scale are part of the first convolution's weights and bias."""
+        size, layers = self.size, [layer for layer in self.conv if isinstance(layer, nn.Conv2d)]
+        first, mix = layers[0], layers[1] if size.mix[0] else None
         assert first.bias is not None
         bias = first.bias - size.centre / size.scale * first.weight.sum((1, 2, 3))
         frames = self.rounded(frames, "frames").transpose(1, 2).unsqueeze(1)
         weight = (first.weight.double() / size.scale).float()
         columns = F.conv2d(frames, rounded_rows(weight), bias, first.stride)
         if mix is not None:
-            heard = self.rounded(F.relu(columns), "heard")
-            columns = F.relu(F.conv2d(heard, rounded_rows(mix.weight), mix.bias, mix.stride, groups=mix.groups))
+            inputs = self.rounded(F.relu(columns), "heard")
+            columns = F.relu(F.conv2d(inputs, rounded_rows(mix.weight), mix.bias, mix.stride, groups=mix.groups))
         return self.rounded(columns, "columns").flatten(1, 2).transpose(1, 2)
 
     def recur(self, columns: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +84,7 @@ class QuantizedCRNN(CRNN):
         return F.linear(self.rounded(attended, "attended"), rounded_rows(second.weight), second.bias)
 
     def votes(self, hidden: Tensor) -> Tensor:
-        """As the step has them: what each keyword has over "none of them", which itself gets nothing."""
+        """As in the exported step: each keyword's value less that of "none of them", which is 0 itself."""
         weight = self.classifier.weight
         odds = F.linear(self.rounded(hidden, self.last), rounded_rows(weight[1:] - weight[:1]))
         return F.pad(odds, (1, 0))
@@ -105,7 +104,8 @@ def affine(limits: Tensor) -> tuple[Tensor, Tensor]:
 def rounded_rows(weight: Tensor) -> Tensor:
     """Weights to unsigned 8 bits around 128 and back, with a scale for each output: (outputs, …).
 
-    In the order of onnxruntime's quantizer, to the last bit: a row's largest weight lies halfway between two steps.
+    Operations are in the order of onnxruntime's quantizer, to give the same bits: a row's largest weight lies halfway
+    between two steps.
     """
     largest = weight.detach().abs().flatten(1).amax(1).clamp(min=1e-8).double()
     scale = (2 * largest / 255).float().reshape(-1, *[1] * (weight.dim() - 1))

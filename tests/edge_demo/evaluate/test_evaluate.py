@@ -177,7 +177,7 @@ def test_report_gets_one_section_however_often(tmp_path):
 def test_threshold_is_written_and_the_bundle_still_loads(bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "copy")
     set_thresholds(tmp_path / "copy", [0.625])
-    for model in ("model.onnx", "model.int8.onnx"):
+    for model in ("model.onnx", "model.int8.onnx", "model.bin", "model.int8.bin"):
         assert Engine(tmp_path / "copy", model).thresholds == (0.625,)
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
     (tmp_path / "link").symlink_to("copy")

@@ -32,6 +32,6 @@ def test_what_cannot_be_fetched_is_one_line_and_leaves_nothing(registry, tmp_pat
 
 def test_a_package_that_cannot_be_unpacked_leaves_nothing(registry):
     registry.put("beneath-a-steel-sky", {"usr/share/sky.dnr": b"\0\0\0\0", "usr/share/readme": b""})
-    with pytest.raises(DataError, match="beneath-a-steel-sky: sky.dnr cannot be read as it should"):
+    with pytest.raises(DataError, match="beneath-a-steel-sky: sky.dnr has an unknown format"):
         packages.fetched("beneath-a-steel-sky")
     assert not list(packages.FOLDER.iterdir())

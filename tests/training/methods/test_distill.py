@@ -40,21 +40,21 @@ def test_attention_is_compared_over_every_stretch_of_hops():
     assert distill.attention_loss(student, teacher, 16) > 0  # of a window that is longer than what was heard
 
 
-def test_teachers_are_averaged_and_heard_once(corpus, tmp_path, monkeypatch):
+def test_teachers_are_averaged_and_run_once(corpus, tmp_path, monkeypatch):
     wanted = recipe.parse(RECIPE)
     dataset = Windows(corpus, wanted, 0, tmp_path / "windows")
     folders = [tmp_path / name for name in ("a", "b")]
     for seed, folder in enumerate(folders):
         torch.manual_seed(seed)
         checkpoint.save(folder, CRNN(wanted.model).state_dict(), RECIPE, seed, ["happy"], [0.5], 12)
-    alone = [distill.hear(checkpoint.load(folder)[0], dataset).numpy() for folder in folders]
+    alone = [distill.outputs_of(checkpoint.load(folder)[0], dataset).numpy() for folder in folders]
     mean = (alone[0] + alone[1]) / 2
     monkeypatch.setattr(distill, "BATCH", 7)
-    taught = distill.teach(folders, dataset)
+    taught = distill.mean_outputs(folders, dataset)
     odds, energies = mean[:, :1], mean[:, 1]
     assert taught.log_odds.shape == (48, 1, 20)
     np.testing.assert_allclose(taught.log_odds, odds, atol=2e-3)
     np.testing.assert_allclose(taught.energies, energies, atol=2e-3)
-    monkeypatch.setattr(distill, "hear", None)
-    again = distill.teach(folders, dataset)
+    monkeypatch.setattr(distill, "outputs_of", None)
+    again = distill.mean_outputs(folders, dataset)
     assert torch.equal(again.log_odds, taught.log_odds) and torch.equal(again.energies, taught.energies)

@@ -58,7 +58,7 @@ def test_what_stays_are_the_largest_groups():
     tensors = prune.parameters(model)
     target = replace(size, channels=1, hidden=1)
     for place, kind in enumerate(prune.kinds(size, target)):
-        prune.scale(tensors, kind, torch.ones(kind.members).index_fill(0, torch.tensor(min(place + 1, 2)), 100))
+        prune.scale(tensors, kind, torch.ones(kind.groups).index_fill(0, torch.tensor(min(place + 1, 2)), 100))
     assert [indices.tolist() for indices in prune.prune(model, target)] == [[1], [2], [2], [2]]
 
 
