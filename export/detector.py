@@ -1,4 +1,4 @@
-"""What an export is handed: a trained model and how it is to be used."""
+"""A trained model with its operating point: the input of an export."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ class Detector:
     refractory_hops: int
     trained_ranges: Ranges = field(default_factory=dict)  # of a quantization-aware training
     operating_points: list[list[dict[str, float]]] = field(default_factory=list)  # for each keyword; [] unmeasured
-    recorded: Recorded | None = None  # what export.int8.measure found on recordings
+    recorded: Recorded | None = None  # by export.int8.measure, on recordings
     sample_rate: int = SAMPLE_RATE
 
     @property
@@ -31,12 +31,12 @@ class Detector:
         return self.model.size.hop_samples
 
     def zeros(self) -> list[NDArray[np.float32]]:
-        """The states of a stream that has heard nothing."""
+        """The states at the start of a stream."""
         return [np.zeros(shape, np.float32) for shape in state_shapes(self.model.size).values()]
 
 
 def read_checkpoint(path: Path, measured: bool = True) -> Detector:
-    """path: a checkpoint's folder or weights; measured: with what its int8.json says. Raises CheckpointError."""
+    """path: a checkpoint's folder or weights; measured: with its int8.json. Raises CheckpointError."""
     weights = path / "model.safetensors" if path.is_dir() else path
     model, info = checkpoint.load(weights)
     counts = len(info.keywords), len(info.thresholds), model.size.keywords

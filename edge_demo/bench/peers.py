@@ -1,6 +1,8 @@
-"""Events that microWakeWord's own models see in a recording, by the environment that `make .venv-peers/ready` makes:
+"""Events of microWakeWord's own models in a recording, in the environment by `make .venv-peers/ready`:
 
-    .venv-peers/bin/python -m edge_demo.bench.peers recording.f32     # float32 samples, 16 kHz, −1…1 → one line of JSON
+    .venv-peers/bin/python -m edge_demo.bench.peers recording.f32
+
+The recording is float32 samples, 16 kHz, −1…1. Writes one line of JSON.
 """
 
 import json
@@ -15,13 +17,13 @@ REFRACTORY = 12  # hops, as for ours: one word is one event
 
 
 def events(model: Model, audio: np.ndarray) -> int:
-    """How often one of the models is set off, at its own threshold."""
+    """Number of events of one model, at its own threshold."""
     word, features = MicroWakeWord.from_builtin(model), MicroWakeWordFeatures()
-    count, quiet = 0, REFRACTORY
+    count, since = 0, REFRACTORY
     for hop in audio[: len(audio) // HOP * HOP].reshape(-1, HOP):
         detected = any([word.process_streaming(frame) for frame in features.process_streaming(as_pcm(hop))])
-        count += detected and quiet >= REFRACTORY
-        quiet = 0 if detected else quiet + 1
+        count += detected and since >= REFRACTORY
+        since = 0 if detected else since + 1
     return count
 
 

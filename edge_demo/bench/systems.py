@@ -1,11 +1,11 @@
-"""One system in a process of its own, stepped on command: what `python edge_demo/bench` starts and times.
+"""One system in a process of its own, stepped on command by `python edge_demo/bench`.
 
     python edge_demo/bench/systems.py SYSTEM PATH HOPS
 
 SYSTEM: a name in `SYSTEMS`. PATH: of its model. HOPS: a file of float32 samples, 16 kHz, −1…1. A line of JSON on
-standard output says that the first score is there. Then every number read from standard input is answered with what so
-many hops cost. Each system imports what it needs and nothing else: its memory is measured. The names in `PREPARE` write
-what a system needs into the folder that stands for HOPS.
+standard output announces the first score. Then every number on standard input is answered with the cost of so many
+hops. Each system imports only what it needs, because its memory is measured. The names in `PREPARE` write files that a
+system needs; HOPS is then their folder.
 """
 
 import json
@@ -21,19 +21,19 @@ if not __package__:  # run as a script: find the folder that holds the rooms
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 HOP = 1280  # samples: 80 ms, the step of all systems here
-System = tuple[Callable[[np.ndarray], Any], Callable[[Any], Any]]  # hop → what the system is fed; step of that
+System = tuple[Callable[[np.ndarray], Any], Callable[[Any], Any]]  # hop → input of the system; step
 
 
 def engine(path: str) -> System:
-    """PATH: bundle/model.onnx; several, with a colon between them, hear the same hop one after the other."""
+    """PATH: bundle/model.onnx; several, with a colon between them, step the same hop one after the other."""
     from runtime.bundle.engine import Engine
 
     steps = [Engine(os.path.dirname(one), os.path.basename(one)).step for one in path.split(":")]
-    return as_it_is, steps[0] if len(steps) == 1 else lambda hop: [step(hop) for step in steps]
+    return unchanged, steps[0] if len(steps) == 1 else lambda hop: [step(hop) for step in steps]
 
 
 def torch_eager(path: str) -> System:
-    """PATH: a checkpoint's folder. The model as it was trained, with torch's own FFT and GRU."""
+    """PATH: a checkpoint's folder. The trained model, with torch's own FFT and GRU."""
     import torch
 
     from training.model import checkpoint
@@ -53,7 +53,7 @@ def torch_eager(path: str) -> System:
 
 
 def torchscript(path: str) -> System:
-    """PATH: a bundle's folder, or what `save_torchscript_int8` made."""
+    """PATH: a bundle's folder, or a folder by `save_torchscript_int8`."""
     import torch
 
     torch.set_num_threads(1)
@@ -100,7 +100,7 @@ def save_torchscript_int8(checkpoint_path: str, folder: str) -> None:
 
 
 def save_two_keywords(checkpoint_path: str, folder: str) -> None:
-    """The trained model with its keyword twice: what a model of two costs, before anybody has trained one."""
+    """The trained model with its keyword twice, to measure the cost of a model of two keywords."""
     import torch
 
     from training.model import checkpoint
@@ -110,14 +110,14 @@ def save_two_keywords(checkpoint_path: str, folder: str) -> None:
     for name in ("classifier.weight", "classifier.bias"):
         tensors[name] = torch.cat([tensors[name], tensors[name][1:]])
     keywords = [*info.keywords, *(f"{keyword} again" for keyword in info.keywords)]
-    known = info.thresholds * 2, info.refractory_hops, model.size.smoothing
-    checkpoint.save(folder, tensors, info.recipe_text, 0, keywords, *known)
+    rest = info.thresholds * 2, info.refractory_hops, model.size.smoothing
+    checkpoint.save(folder, tensors, info.recipe_text, 0, keywords, *rest)
 
 
 def pymicro_wakeword(_: str) -> System:
     from pymicro_wakeword import MicroWakeWord, MicroWakeWordFeatures, Model
 
-    word, features = MicroWakeWord.from_builtin(Model.ALEXA), MicroWakeWordFeatures()  # the quickest of its four
+    word, features = MicroWakeWord.from_builtin(Model.ALEXA), MicroWakeWordFeatures()  # the fastest of its four
     return as_pcm, lambda pcm: [word.process_streaming(frame) for frame in features.process_streaming(pcm)]
 
 
@@ -125,7 +125,7 @@ def pyopen_wakeword(_: str) -> System:
     from pyopen_wakeword import Model, OpenWakeWord, OpenWakeWordFeatures
 
     word, features = OpenWakeWord.from_builtin(Model.ALEXA), OpenWakeWordFeatures.from_builtin()
-    return as_pcm, lambda pcm: [list(word.process_streaming(found)) for found in features.process_streaming(pcm)]
+    return as_pcm, lambda pcm: [list(word.process_streaming(frame)) for frame in features.process_streaming(pcm)]
 
 
 SYSTEMS: dict[str, Callable[[str], System]] = {
@@ -141,7 +141,7 @@ PREPARE: dict[str, Callable[[str, str], None]] = {
 }
 
 
-def as_it_is(hop: np.ndarray) -> np.ndarray:
+def unchanged(hop: np.ndarray) -> np.ndarray:
     return hop
 
 
@@ -163,7 +163,7 @@ def memory() -> dict[str, float]:
 
 
 def run(step: Callable[[Any], Any], hops: list[Any], start: int, count: int) -> tuple[list[int], int]:
-    """`count` steps, over the hops round and round from `start` on → nanoseconds of each, CPU nanoseconds of all."""
+    """`count` steps from hop `start` on, cyclically → nanoseconds of each, CPU nanoseconds of all."""
     clock, times = time.perf_counter_ns, [0] * count
     cpu = time.process_time_ns()
     for index in range(count):

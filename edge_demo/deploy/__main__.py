@@ -1,18 +1,19 @@
-"""Put a bundle and all it needs on a Raspberry Pi that runs, over ssh, and start it as a service.
+"""Install a bundle and its runtime on a running Raspberry Pi, over ssh, and start it as a service.
 
     make deploy PI=anna@kitchen.local                        # with dist/happy-ensemble
     make deploy PI=anna@kitchen.local BUNDLE="dist/happy-ensemble dist/jarvis-small" CONFIG=earshot.toml
-    make deploy PI=anna@kitchen.local ROLLBACK=1             # what ran before runs again, with its configuration
+    make deploy PI=anna@kitchen.local ROLLBACK=1             # the previous release and its configuration
     python -m edge_demo.deploy anna@kitchen.local --ssh 'ssh -p 2222' dist/happy-ensemble
 
 The Pi needs a 64-bit system with Python 3.11 or 3.13 (Raspberry Pi OS Bookworm or Trixie), rsync, and a user with sudo
-and no question for a password, as its first user is; it needs no internet. What is copied is made here, once for each
-Python: see payload.py. Again, only what has changed is copied, and where nothing has, the service goes on.
+without a password, as its first user has; it needs no internet. The release is built on this machine, once for each
+version of Python: see payload.py. Only changed files are copied; without changes the service is not restarted.
 
-The release is copied beside the one that runs, compared with its list of SHA-256, tried, and switched to in one step
-(install.py). Whatever fails, also an ssh that breaks off, leaves what runs; run it again and it goes on where it was.
+The release is copied beside the running one, compared with its list of SHA-256, tried, and switched to in one step
+(install.py). After any failure, also a broken connection, the old release still runs; run the same command again to go
+on.
 
-Exit codes: 0 it runs; 1 the Pi refused, and what ran before still does; 2 a mistake to be fixed.
+Exit codes: 0 it runs; 1 the Pi refused it, and what ran before still runs; 2 a mistake to be fixed.
 """
 
 import argparse
@@ -26,14 +27,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_demo.deploy import install, payload
-from edge_demo.deploy.arm64 import Arm64Error, need
-from edge_demo.deploy.payload import PayloadError
+from edge_demo.deploy.command import DeployError, add_bundles, need
 
-ROOT = Path(__file__).resolve().parents[2]
 MACHINES = ("aarch64",)
 LISTEN_SECONDS = 15
 INCOMING = "/run/earshot-config"  # in memory: a configuration may hold secrets
-# What the Pi is, asked of its own Python.
+# Run by the Pi's Python.
 QUESTIONS = """
 import json, os, platform, shutil, subprocess, sys
 print(json.dumps({
@@ -46,23 +45,15 @@ print(json.dumps({
 """
 
 
-class DeployError(Exception):
-    """Why it is not deployed, and what to do. code: what the process ends with."""
-
-    def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 class Pi(NamedTuple):
-    """A machine that ssh reaches. ssh: the command, with its options. sudo: what stands before a command of root's."""
+    """A machine that ssh reaches. ssh: the command with its options; sudo: the prefix of a command as root."""
 
     host: str
     ssh: list[str]
     sudo: list[str]
 
     def run(self, *command: str, text: str | None = None, shown: bool = False) -> str:
-        """What a command there says. shown: it says it to the terminal. Raises DeployError."""
+        """The output of a command on the Pi; shown: it goes to the terminal. Raises DeployError."""
         process = subprocess.run([*self.ssh, self.host, shlex.join(command)], input=text, text=True,
                                  stdin=None if text is not None else subprocess.DEVNULL,
                                  stdout=None if shown else subprocess.PIPE, stderr=None if shown else subprocess.PIPE)
@@ -88,7 +79,7 @@ class Pi(NamedTuple):
 
 
 def connect(host: str, ssh: list[str]) -> tuple[Pi, dict[str, Any]]:
-    """A Pi that can be deployed to, and what is known of it. Raises DeployError."""
+    """A Pi that can be deployed to, and the answers to QUESTIONS. Raises DeployError."""
     facts = json.loads(Pi(host, ssh, []).run("python3", "-", text=QUESTIONS))
     if facts["machine"] not in MACHINES:
         raise DeployError(f"{host}: is {facts['machine']}, and onnxruntime needs a 64-bit system on Arm: "
@@ -102,7 +93,7 @@ def connect(host: str, ssh: list[str]) -> tuple[Pi, dict[str, Any]]:
 
 
 def deploy(pi: Pi, facts: dict[str, Any], bundles: list[Path], config: Path | None) -> None:
-    """Raises DeployError, PayloadError and Arm64Error."""
+    """Raises DeployError."""
     with tempfile.TemporaryDirectory() as name:
         if config is not None:
             payload.config_folder(config, bundles, Path(name))
@@ -120,13 +111,13 @@ def deploy(pi: Pi, facts: dict[str, Any], bundles: list[Path], config: Path | No
         finally:
             if config is not None:
                 pi.run(*pi.sudo, "rm", "-rf", INCOMING)
-    print(f"release {release.name} runs on {pi.host}; what it hears in the next {LISTEN_SECONDS} s:", flush=True)
+    print(f"release {release.name} runs on {pi.host}; its events in the next {LISTEN_SECONDS} s:", flush=True)
     show(pi)
 
 
 def show(pi: Pi) -> None:
-    """The service's lines, old and new, for a while."""
-    with contextlib.suppress(DeployError):  # it runs, whether that is seen or not; and timeout's exit code is no 0
+    """Print the service's lines for LISTEN_SECONDS."""
+    with contextlib.suppress(DeployError):  # timeout's exit code is never 0
         pi.run(*pi.sudo, "timeout", str(LISTEN_SECONDS), "journalctl", "--unit=earshot", "--output=cat", "--lines=5",
                "--follow", shown=True)
 
@@ -136,17 +127,16 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m edge_demo.deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("host", metavar="USER@HOST")
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
-                        help="what it listens for (default: dist/happy-ensemble)")
+    add_bundles(parser)
     parser.add_argument("--config", metavar="FILE", type=Path,
                         help="earshot.toml, which replaces the Pi's; without it, that stays as it is")
-    parser.add_argument("--rollback", action="store_true", help="run what ran before")
+    parser.add_argument("--rollback", action="store_true", help="run the previous release")
     parser.add_argument("--ssh", metavar="COMMAND", default="ssh", help="such as 'ssh -p 2222 -i key'")
     options = parser.parse_args(arguments)
     try:
         need("ssh", "rsync")
         with tempfile.TemporaryDirectory() as folder:
-            # One connection for everything: a password is asked for once. It is noticed when it breaks.
+            # One connection for all commands, so that ssh asks for a password once; keep-alives detect a broken one.
             ssh = [*shlex.split(options.ssh), "-o", "ControlMaster=auto", "-o", f"ControlPath={folder}/%C", "-o",
                    "ControlPersist=60", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6"]
             try:
@@ -161,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DeployError as error:
         print(f"deploy: error: {error}", file=sys.stderr)
         return error.code
-    except (PayloadError, Arm64Error, OSError) as error:
+    except OSError as error:
         print(f"deploy: error: {error}", file=sys.stderr)
         return 2
     return 0

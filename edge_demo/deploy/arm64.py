@@ -1,11 +1,11 @@
-"""What a Pi has, on a desk that is none: an arm64 Debian in a folder, wheels for its Python, and a way to run it.
+"""A Pi's software on another machine: an arm64 Debian in a folder, wheels for its Python, and emulation to run it.
 
-    from edge_demo import arm64
+    from edge_demo.deploy import arm64
     root = arm64.root("trixie")                                  # once, then from the cache
     site = arm64.site("3.13")                                    # numpy, onnxruntime, soxr, PyAudio
     subprocess.run([*arm64.emulated(root), "/usr/bin/python3", "-c", "import platform; print(platform.machine())"])
 
-Needs mmdebstrap, qemu-user-static and patchelf (make image-system), and the first time Debian's and PyPI's registries.
+Needs mmdebstrap, qemu-user-static and patchelf (make image-system), and for the first run Debian's and PyPI's servers.
 """
 
 import glob
@@ -13,21 +13,21 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from edge_demo.deploy.command import ROOT, DeployError, need, run
+
 CACHE = ROOT / "dist" / "arm64"
 SUITES = {"3.11": "bookworm", "3.13": "trixie"}  # Python → the Debian, and the Raspberry Pi OS, that has it
 NEEDS = ("mmdebstrap", "qemu-aarch64-static", "patchelf")
 LOCK = ROOT / "runtime" / "requirements.lock"  # versions and SHA-256
-# numpy and onnxruntime are all that inference imports (tests/runtime/test_device_imports.py): no dependencies.
+# Inference imports only numpy and onnxruntime (tests/runtime/test_device_imports.py), so no dependencies.
 PACKAGES = ("numpy", "onnxruntime", "soxr")
-# PyAudio has no wheels. These go with Debian's: a Lite system has neither PortAudio nor the JACK library that it wants.
+# PyAudio has no wheels. Debian's needs these, which a Lite system does not have.
 PYAUDIO_LIBRARIES = ("libportaudio.so.2", "libjack.so.0")
-# onnxruntime's cpuinfo dies of an x86 /proc/cpuinfo. This is a Raspberry Pi 4's Cortex-A72.
+# onnxruntime's cpuinfo crashes on an x86 /proc/cpuinfo. This one is a Raspberry Pi 4's Cortex-A72.
 CPUINFO = "".join(f"""processor\t: {number}
 BogoMIPS\t: 108.00
 Features\t: fp asimd evtstrm crc32 cpuid
@@ -40,34 +40,14 @@ CPU revision\t: 3
 """ for number in range(4))
 
 
-class Arm64Error(Exception):
-    """What cannot be built here. The message is one line: what is missing and what to do."""
-
-
-def need(*programs: str) -> None:
-    """Raises Arm64Error unless all of them are installed."""
-    missing = [program for program in programs if shutil.which(program) is None]
-    if missing:
-        raise Arm64Error(f"{', '.join(missing)}: not installed: make image-system")
-
-
-def run(command: list[str | Path], what: str) -> None:
-    """Raises Arm64Error with the command's last line when it fails."""
-    process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             text=True)
-    if process.returncode:
-        last = (process.stdout.strip().splitlines() or ["no output"])[-1]
-        raise Arm64Error(f"{what}: {Path(command[0]).name} failed: {last}")
-
-
 def root(suite: str, architecture: str = "arm64") -> Path:
-    """A folder with that Debian's Python and PyAudio, unpacked and not set up: for `emulated`, not to boot."""
+    """A folder with that Debian's Python and PyAudio, unpacked but not set up: for `emulated`, not to boot."""
     folder = CACHE / f"{suite}-{architecture}"
     if not folder.is_dir():
         need("mmdebstrap")
-        part = _part(folder)
-        run(["mmdebstrap", "--quiet", f"--architectures={architecture}", "--variant=extract",
-             "--include=python3,python3-pyaudio", suite, part], f"Debian {suite} for {architecture}")
+        part = partial_folder(folder)
+        run("mmdebstrap", "--quiet", f"--architectures={architecture}", "--variant=extract",
+            "--include=python3,python3-pyaudio", suite, part, what=f"Debian {suite} for {architecture}")
         for name in ("bin", "lib"):  # unpacked packages lack the links that their set-up makes
             if not (part / name).exists():
                 (part / name).symlink_to(f"usr/{name}")
@@ -78,74 +58,72 @@ def root(suite: str, architecture: str = "arm64") -> Path:
 
 
 def emulated(folder: Path) -> list[str]:
-    """What stands before a command of that root to run it on this machine. Files are this machine's where the root
-    has none of that name.
+    """The command that runs a program of that root on this machine. A file that the root does not have is this
+    machine's.
     """
     need("qemu-aarch64-static")
     return ["qemu-aarch64-static", "-L", str(folder)]
 
 
 def site(python: str) -> Path:
-    """A site-packages folder for that version of Python ("3.13") with PACKAGES and PyAudio. Raises Arm64Error."""
+    """A site-packages folder for that version of Python ("3.13") with PACKAGES and PyAudio. Raises DeployError."""
     if python not in SUITES:
-        raise Arm64Error(f"Python {python}: has no PyAudio ready: use a system with {' or '.join(SUITES)}, "
+        raise DeployError(f"Python {python}: has no PyAudio ready: use a system with {' or '.join(SUITES)}, "
                          "as Raspberry Pi OS Bookworm and Trixie are")
     locked = locked_packages()
     folder = CACHE / f"site-{python}-{hashlib.sha256(locked.encode()).hexdigest()[:8]}"
     if not folder.is_dir():
         debian = root(SUITES[python])
-        part = _part(folder)
+        part = partial_folder(folder)
         add_wheels(python, locked, part)
-        _add_pyaudio(debian, part)
+        add_pyaudio(debian, part)
         compile_all(python, part, f"/opt/earshot/current/venv/lib/python{python}/site-packages")
         part.replace(folder)
     return folder
 
 
 def locked_packages() -> str:
-    """Of LOCK the lines that are of PACKAGES: name, version, and a SHA-256 for each of its files."""
+    """The lines of LOCK for PACKAGES: name, version, and a SHA-256 for each file."""
     entries = re.findall(r"^[^ #\n].*\n(?: .*\n)*", LOCK.read_text(), re.MULTILINE)
     return "".join(entry for entry in entries if entry.partition("==")[0] in PACKAGES)
 
 
 def add_wheels(python: str, locked: str, folder: Path) -> None:
-    """Unpack these arm64 wheels, each of which has a SHA-256 that is given. Raises Arm64Error."""
+    """Unpack the locked arm64 wheels. Raises DeployError."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(locked)
         file.flush()
-        run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, "--only-binary=:all:",
-             "--platform=manylinux_2_28_aarch64", "--implementation=cp", f"--python-version={python}",
-             "--require-hashes", "--requirement", file.name], f"wheels for Python {python} on arm64")
+        run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, "--only-binary=:all:",
+            "--platform=manylinux_2_28_aarch64", "--implementation=cp", f"--python-version={python}",
+            "--require-hashes", "--requirement", file.name, what=f"wheels for Python {python} on arm64")
     shutil.rmtree(folder / "bin", ignore_errors=True)  # commands of numpy's, with this machine's Python in them
 
 
-def _add_pyaudio(debian: Path, folder: Path) -> None:
+def add_pyaudio(debian: Path, folder: Path) -> None:
     need("patchelf")
     shutil.copytree(debian / "usr/lib/python3/dist-packages/pyaudio", folder / "pyaudio")
     for name in PYAUDIO_LIBRARIES:
         shutil.copy(debian / "usr/lib/aarch64-linux-gnu" / name, folder / "pyaudio" / name)
     for library in glob.glob(f"{folder}/pyaudio/*.so*"):
-        run(["patchelf", "--set-rpath", "$ORIGIN", library], "PyAudio")
+        run("patchelf", "--set-rpath", "$ORIGIN", library)
 
 
 def compile_all(python: str, folder: Path, shown: str) -> None:
-    """Byte-compile for that version: a read-only service cannot, and would compile at every start.
+    """Byte-compile for that version. The service cannot write there, and would compile at every start.
 
-    shown: the folder's name in tracebacks. The files depend neither on times nor on where they are made, and are the
-    same for every processor; so Debian's Python for this one does it, and none has to be emulated.
+    shown: the folder's name in tracebacks. The result depends on neither time, place nor processor, so this processor's
+    Debian Python compiles, without emulation.
     """
-    asked = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True)
-    native = root(SUITES[python], asked.stdout.strip())
+    native = root(SUITES[python], run("dpkg", "--print-architecture").strip())
     loader = next(path for path in (native / "usr").glob("lib*/ld-linux-*.so.*"))
     libraries = next((native / "usr/lib").glob("*-linux-gnu"))
-    interpreter: list[str | Path] = ["env", "-i", f"PYTHONHOME={native}/usr", loader, "--library-path", libraries,
-                                     native / f"usr/bin/python{python}"]
-    run([*interpreter, "-S", "-m", "compileall", "-q", "-s", folder, "-p", shown, "--invalidation-mode",
-         "unchecked-hash", folder], f"compiling for Python {python}")
+    program = native / f"usr/bin/python{python}"
+    run("env", "-i", f"PYTHONHOME={native}/usr", loader, "--library-path", libraries, program, "-S",
+        "-m", "compileall", "-q", "-s", folder, "-p", shown, "--invalidation-mode", "unchecked-hash", folder)
 
 
-def _part(folder: Path) -> Path:
-    """An empty folder beside it, to be renamed when it is whole."""
+def partial_folder(folder: Path) -> Path:
+    """An empty folder beside it, to be renamed when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for old in folder.parent.glob(f".{folder.name}-*"):
         shutil.rmtree(old)

@@ -1,17 +1,16 @@
-"""The device's program on the device's instruction set, on a desk: an arm64 Debian under qemu's user emulation.
+"""Test of the runtime on arm64: an arm64 Debian under qemu's user emulation.
 
     python -m edge_demo.deploy.arm64_check dist/happy-ensemble                     # or: make test-arm64
 
-installs what runtime/requirements.txt asks for from aarch64 wheels, as a Pi does, runs runtime/listen.py on a WAV file
-there and here, and compares detections and the scores of every hop, for float and int8.
+installs the packages of runtime/requirements.txt from aarch64 wheels, as a Pi does, runs runtime/listen.py on a WAV
+file on both machines, and compares detections and the scores of every hop, for float and int8.
 
-Exit code 0: all agree; 1: they do not; 2: wrong arguments, or something is missing here.
+Exit code 0: all agree; 1: they do not; 2: wrong arguments, or a program is missing.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import wave
@@ -20,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from edge_demo.deploy import arm64
+from edge_demo.deploy.command import ROOT, DeployError, need, run
 from runtime.bundle.engine import Engine
 from runtime.errors import BundleError
 
-ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "3.13"
 MODELS = ("model.onnx", "model.int8.onnx")
 FLOAT_TOLERANCE = 1e-4
@@ -38,60 +37,54 @@ engines = [Engine(bundle, model) for model in models]
 print(json.dumps([[e.step(hop).tolist() for hop in wav_hops(wav, e.hop_samples, print)] for e in engines]))
 """
 
-class Differs(Exception):
-    """What arm64 says is not what this machine says. The message is one line."""
 
-
-def here(code: str, *arguments: str) -> str:
-    return run([sys.executable, "-c", code, *arguments], os.environ | {"PYTHONPATH": str(ROOT)})
+def here(*arguments: str) -> str:
+    """Output of Python with these arguments on this machine."""
+    return run(sys.executable, *arguments, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 def there(*arguments: str) -> str:
-    """Python's arguments → what it prints, on the emulated machine."""
+    """The same on the emulated machine."""
     root, site = arm64.root(arm64.SUITES[PYTHON]), arm64.site(PYTHON)
     environment = {"PYTHONPATH": f"{site}:{ROOT}", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    return run([*arm64.emulated(root), str(root / f"usr/bin/python{PYTHON}"), *arguments], environment)
-
-
-def run(command: list[str], environment: dict[str, str]) -> str:
-    """Raises Arm64Error with the command's last line when it fails."""
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and without a word"])[-1]
-        raise arm64.Arm64Error(f"{Path(command[0]).name}: {last}")
-    return done.stdout
+    return run(*arm64.emulated(root), root / f"usr/bin/python{PYTHON}", *arguments, cwd=ROOT, env=environment)
 
 
 def compare(bundle: str, wav: str) -> list[str]:
-    """A line for each model. Raises Differs, BundleError, Arm64Error."""
+    """A line for each model, and one for listen.py. Raises BundleError, DeployError."""
+    for model in MODELS:
+        Engine(bundle, model)  # raises BundleError here, before the emulated machine does
+    return [*compare_scores(bundle, wav), compare_detections(bundle, wav)]
+
+
+def compare_scores(bundle: str, wav: str) -> list[str]:
     lines = []
     allowed = json.loads((Path(bundle) / "manifest.json").read_text())["measured"]["parity"]
-    for model in MODELS:
-        Engine(bundle, model)  # refuses here, in one line, what would be refused there
-    asked = SCORES, bundle, wav, *MODELS
-    pair = (np.array(json.loads(said)) for said in (here(*asked), there("-c", *asked)))
+    arguments = "-c", SCORES, bundle, wav, *MODELS
+    pair = (np.array(json.loads(output)) for output in (here(*arguments), there(*arguments)))
     for model, ours, theirs in zip(MODELS, *pair, strict=True):
         largest = float(np.abs(ours - theirs).max())
         limit = FLOAT_TOLERANCE if model == MODELS[0] else allowed[model]["allowed_largest"]
         if largest > limit:
-            raise Differs(f"{bundle}/{model}: scores differ by {largest:.2g} between arm64 and here, {limit:g} allowed")
-        reached = ours.max()
-        lines.append(f"{bundle}/{model}: {len(ours)} hops, scores up to {reached:.3f}, differ by at most {largest:.2g}")
-    listen = str(ROOT / "runtime" / "listen.py")
-    command = [listen, bundle, "--wav", wav]
-    events = [[json.loads(line) for line in said.splitlines()] for said in (
-        run([sys.executable, *command], dict(os.environ)), there(*command))]
-    ours_found, theirs_found = ([(e["time_s"], e["keyword"]) for e in one if "keyword" in e] for one in events)
-    if missed := set(Engine(bundle).keywords) - {keyword for _, keyword in ours_found}:
-        raise Differs(f"{bundle}: listen.py does not detect {', '.join(sorted(missed))} in {wav}: nothing to compare")
-    if ours_found != theirs_found:
-        raise Differs(f"{bundle}: listen.py detects {theirs_found} on arm64 and {ours_found} here")
-    lines.append(f"{bundle}: listen.py detects the same on both: {ours_found}")
+            raise DeployError(f"{bundle}/{model}: scores of arm64 differ by {largest:.2g}, {limit:g} allowed", 1)
+        scores = f"{len(ours)} hops, scores up to {ours.max():.3f}"
+        lines.append(f"{bundle}/{model}: {scores}, differ by at most {largest:.2g}")
     return lines
 
 
+def compare_detections(bundle: str, wav: str) -> str:
+    command = str(ROOT / "runtime" / "listen.py"), bundle, "--wav", wav
+    events = ([json.loads(line) for line in output.splitlines()] for output in (here(*command), there(*command)))
+    ours, theirs = ([(e["time_s"], e["keyword"]) for e in one if "keyword" in e] for one in events)
+    if missed := set(Engine(bundle).keywords) - {keyword for _, keyword in ours}:
+        raise DeployError(f"{bundle}: listen.py does not detect {', '.join(sorted(missed))} in {wav}", 1)
+    if ours != theirs:
+        raise DeployError(f"{bundle}: listen.py detects {theirs} on arm64 and {ours} here", 1)
+    return f"{bundle}: listen.py detects the same on both: {ours}"
+
+
 def audio_for(bundle: str, path: Path) -> None:
-    """Write one WAV file of synthesised speech and of what the bundle's model takes for its keywords."""
+    """Write a WAV file: synthesised speech, then the bundle's keywords.wav."""
     parts = []
     for file in (*sorted((ROOT / "tests" / "fixtures").glob("*.wav")), Path(bundle) / "keywords.wav"):
         with wave.open(str(file)) as opened:
@@ -108,7 +101,7 @@ def main() -> int:
     parser.add_argument("--wav", help="16 kHz, mono, 16 bits (default: the fixtures and the bundle's keywords.wav)")
     options = parser.parse_args()
     try:
-        arm64.need(*arm64.NEEDS)
+        need(*arm64.NEEDS)
         with tempfile.TemporaryDirectory() as scratch:
             for bundle in options.bundle:
                 wav = options.wav or str(Path(scratch) / "audio.wav")
@@ -116,12 +109,9 @@ def main() -> int:
                     audio_for(bundle, Path(wav))
                 for line in compare(bundle, wav):
                     print(line, flush=True)
-    except Differs as error:
-        print(f"arm64: {error}", file=sys.stderr)
-        return 1
-    except (arm64.Arm64Error, BundleError, OSError) as error:
+    except (DeployError, BundleError, OSError) as error:
         print(f"arm64: error: {error}", file=sys.stderr)
-        return 2
+        return getattr(error, "code", 2)
     return 0
 
 

@@ -3,18 +3,16 @@
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from edge_demo.deploy.command import DeployError, run
+
 SECTOR = 512  # bytes
-
-
-class DiskError(Exception):
-    """An image that cannot be used. The message is one line: what is wrong and what to do."""
+CHUNK = 4 << 20  # bytes that are copied at once
 
 
 class Partition(NamedTuple):
@@ -25,33 +23,21 @@ class Partition(NamedTuple):
     size: int
 
 
-def run(*command: str | Path, text: str = "") -> str:
-    """The output of a command that is given `text`. Raises DiskError with its last line when it fails."""
-    try:
-        process = subprocess.run(command, input=text, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise DiskError(f"{command[0]}: not installed: make image-system") from None
-    if process.returncode:
-        last = ((process.stderr + process.stdout).strip().splitlines() or ["no output"])[-1]
-        raise DiskError(f"{Path(command[0]).name} failed: {last}")
-    return process.stdout
-
-
 def partitions(image: Path) -> list[Partition]:
-    """Raises DiskError when there is no table of them."""
+    """Raises DeployError when there is no table of them."""
     try:
         table = json.loads(run("sfdisk", "--json", image))["partitiontable"]
-    except DiskError as error:
-        raise DiskError(f"{image}: no disk image with partitions ({error}): give an unpacked .img") from None
+    except DeployError as error:
+        raise DeployError(f"{image}: no disk image with partitions ({error}): give an unpacked .img") from None
     return [Partition(number, one["start"] * SECTOR, one["size"] * SECTOR)
             for number, one in enumerate(table["partitions"], 1)]
 
 
 @contextmanager
 def mounted(image: Path, partition: Partition, *options: str) -> Iterator[Path]:
-    """Where its files are, for as long as the context lasts; then they are on the disk."""
+    """Mount a partition; yields the folder of its files, and unmounts it at the end."""
     if os.geteuid() != 0:
-        raise DiskError("an image is mounted to put files into it, which only root may: put sudo before make")
+        raise DeployError("an image is mounted to put files into it, which only root may: put sudo before make")
     folder = Path(tempfile.mkdtemp(prefix="earshot-"))
     try:
         place = f"loop,offset={partition.start},sizelimit={partition.size}"
@@ -72,25 +58,33 @@ def fat_read(image: Path, partition: Partition, name: str) -> str | None:
 
 
 def fat_write(image: Path, partition: Partition, name: str, text: str) -> None:
-    """Make or replace one."""
+    """Write a text file to the top folder of a FAT partition."""
     run("mcopy", "-o", "-i", f"{image}@@{partition.start}", "-", f"::{name}", text=text)
 
 
-def make_room(image: Path, partition: Partition, wanted: int) -> Partition:
-    """Grow the last partition, of ext4, and its image with it, unless so many bytes are free → what it is then."""
+def make_room(image: Path, partition: Partition, needed: int) -> Partition:
+    """Grow the last partition, of ext4, and its image, unless `needed` bytes are free → the partition."""
     with mounted(image, partition, "ro") as folder:
-        missing = wanted - shutil.disk_usage(folder).free
+        missing = needed - shutil.disk_usage(folder).free
     if missing <= 0:
         return partition
     if partition.start != max(one.start for one in partitions(image)):
-        raise DiskError(f"{image}: its root partition is full and not the last one: take a Raspberry Pi OS Lite image")
+        raise DeployError(f"{image}: its root partition is full and not the last one: take Raspberry Pi OS Lite")
     os.truncate(image, image.stat().st_size + (missing + (64 << 20)) // SECTOR * SECTOR)
     run("sfdisk", "--quiet", "-N", str(partition.number), image, text=", +\n")
     grown = partitions(image)[partition.number - 1]
-    loop = run("losetup", "--find", "--show", f"--offset={grown.start}", f"--sizelimit={grown.size}", image).strip()
-    try:
+    with loop_device(image, grown) as loop:
         run("e2fsck", "-f", "-p", loop)
         run("resize2fs", loop)
+    return grown
+
+
+@contextmanager
+def loop_device(image: Path, partition: Partition) -> Iterator[str]:
+    """A block device of a partition."""
+    bounds = f"--offset={partition.start}", f"--sizelimit={partition.size}"
+    loop = run("losetup", "--find", "--show", *bounds, image).strip()
+    try:
+        yield loop
     finally:
         run("losetup", "--detach", loop)
-    return grown

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""What `make flash` has Raspberry Pi OS Bookworm run once, at its first boot, as root: the settings in firstrun.json.
+"""Apply the settings in firstrun.json. `make flash` has Raspberry Pi OS Bookworm run this once, as root, at first boot.
 
-The kernel's command line names it (systemd.run=), the system reboots when it ends, and it never runs again: that comes
-first, so that whatever goes wrong leaves a system that boots. What went wrong stands in firstrun.log beside it.
+The kernel's command line names it (systemd.run=), and the system reboots when it ends. It first removes itself from
+the command line, so that the system boots whatever fails. Errors are written to firstrun.log beside it.
 """
 
 import json
@@ -38,7 +38,7 @@ method=auto
 
 
 def forget() -> dict[str, Any]:
-    """Take the settings off the card, and this program off the kernel's command line."""
+    """Read and remove the settings, and remove this program from the kernel's command line."""
     command_line = BOOT / "cmdline.txt"
     words = [word for word in command_line.read_text().split() if not word.startswith(("systemd.run", "systemd.unit="))]
     new = command_line.with_suffix(".new")
@@ -59,9 +59,9 @@ def hostname(name: str) -> None:
     Path("/etc/hostname").write_text(f"{name}\n")
 
 
-def user(told: dict[str, str]) -> None:
-    """The image's own first user gets the name; a new one is made only where there is none."""
-    name = told["name"]
+def user(settings: dict[str, str]) -> None:
+    """Rename the image's first user, or make a user where there is none."""
+    name = settings["name"]
     first = next((one for one in pwd.getpwall() if one.pw_uid == 1000), None)
     if first is None:
         subprocess.run(["useradd", "--create-home", "--shell", "/bin/bash", "--groups", "sudo,audio", name], check=True)
@@ -72,37 +72,37 @@ def user(told: dict[str, str]) -> None:
     sudoers = Path("/etc/sudoers.d/010_pi-nopasswd")
     sudoers.write_text(f"{name} ALL=(ALL) NOPASSWD: ALL\n")
     sudoers.chmod(0o440)
-    if "password" in told:
-        subprocess.run(["chpasswd", "--encrypted"], input=f"{name}:{told['password']}\n", text=True, check=True)
-    if "ssh-key" in told:
+    if "password" in settings:
+        subprocess.run(["chpasswd", "--encrypted"], input=f"{name}:{settings['password']}\n", text=True, check=True)
+    if "ssh-key" in settings:
         entry = pwd.getpwnam(name)
         folder = Path(entry.pw_dir, ".ssh")
         folder.mkdir(mode=0o700, exist_ok=True)
-        (folder / "authorized_keys").write_text(f"{told['ssh-key']}\n")
+        (folder / "authorized_keys").write_text(f"{settings['ssh-key']}\n")
         (folder / "authorized_keys").chmod(0o600)
         for path in (folder, folder / "authorized_keys"):
             os.chown(path, entry.pw_uid, entry.pw_gid)
     subprocess.run(["systemctl", "enable", "ssh"], check=True)
-    if shutil.which("cancel-rename"):  # the system need not ask for a user any more
+    if shutil.which("cancel-rename"):  # stop asking for a user at first boot
         subprocess.run(["cancel-rename", name], check=True)
 
 
-def wifi(told: dict[str, str]) -> None:
+def wifi(settings: dict[str, str]) -> None:
     path = Path("/etc/NetworkManager/system-connections/preconfigured.nmconnection")
-    # A keyfile takes a name as it is, or as bytes: 65;66; and bytes have no characters that mean something.
-    name = "".join(f"{byte};" for byte in told["name"].encode())
+    # A keyfile takes a name as text or as bytes (65;66;), which need no escapes.
+    name = "".join(f"{byte};" for byte in settings["name"].encode())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(0o600)
-    path.write_text(NETWORK.format(name=name, password=told["password"]))
-    for switch in Path("/var/lib/systemd/rfkill").glob("*:wlan"):  # off until a country is set, which it is
+    path.write_text(NETWORK.format(name=name, password=settings["password"]))
+    for switch in Path("/var/lib/systemd/rfkill").glob("*:wlan"):  # Wi-Fi is off until a country is set
         switch.write_text("0\n")
 
 
-def keyboard(told: dict[str, str]) -> None:
+def keyboard(settings: dict[str, str]) -> None:
     path = Path("/etc/default/keyboard")
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if not line.startswith("XKBLAYOUT")]
-    path.write_text("\n".join([*kept, f'XKBLAYOUT="{told["layout"]}"']) + "\n")
+    path.write_text("\n".join([*kept, f'XKBLAYOUT="{settings["layout"]}"']) + "\n")
 
 
 STEPS: dict[str, Callable[[Any], None]] = {"hostname": hostname, "user": user, "wifi": wifi, "keyboard": keyboard}
@@ -115,7 +115,7 @@ def main() -> int:
         try:
             if name in settings:
                 step(settings[name])
-        except Exception:  # the others may do, and a user who can log in is worth more than a clean end
+        except Exception:  # go on: the other settings may succeed
             failed.append(traceback.format_exc())
     if failed:
         (BOOT / "firstrun.log").write_text("".join(failed))

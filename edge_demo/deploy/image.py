@@ -3,9 +3,9 @@
     make image                                              # dist/image/earshot.img, with dist/happy-ensemble
     sudo python -m edge_demo.deploy.image dist/happy-ensemble --config earshot.toml --out earshot.img
 
-Built from Debian's packages with mmdebstrap, under emulation, which takes its time; what has nothing of Earshot in it
-is kept in dist/image. Write it to a card with `make flash IMAGE=… DEVICE=…`, which adds host
-name, user and key. Its serial console tells what Earshot hears. Without a user nobody can log in.
+Built from Debian's packages with mmdebstrap, under emulation, which is slow; the base system without Earshot is cached
+in dist/image. Write it to a card with `make flash IMAGE=… DEVICE=…`, which adds host name, user and key. Its serial
+console prints the detections. Without a user nobody can log in.
 
 Exit codes: 0 done; 2 a mistake to be fixed, and nothing half-made is left.
 """
@@ -18,11 +18,9 @@ import sys
 import uuid
 from pathlib import Path
 
-from edge_demo.deploy import arm64, flash, initramfs, swift
-from edge_demo.deploy.disk import DiskError, run
-from edge_demo.deploy.payload import PayloadError
+from edge_demo.deploy import arm64, flash, initramfs, native
+from edge_demo.deploy.command import ROOT, DeployError, add_bundles, need, run
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "dist" / "image"
 SUITE, PYTHON = "trixie", "3.13"
 MIRROR, SECURITY = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
@@ -35,7 +33,7 @@ SIZE, FIRMWARE_START, FIRMWARE_SIZE = 3 << 30, 1 << 20, 256 << 20  # bytes
 ROOT_START = FIRMWARE_START + FIRMWARE_SIZE
 ROOT_SIZE = SIZE - ROOT_START - (1 << 20)  # the second copy of the table stands at the end
 FIRMWARE_UUID = "EA45-0001"
-# FAT knows no modes, and `make flash` leaves secrets there for the first boot: they are for root alone.
+# FAT has no modes, and `make flash` writes secrets there for the first boot: mounted for root alone.
 FSTAB = f"""UUID={{root}} / ext4 noatime 0 1
 UUID={FIRMWARE_UUID} /boot/firmware vfat noatime,flush,nofail,umask=0077 0 2
 """
@@ -45,7 +43,7 @@ FILES = {
     "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 earshot\n::1 localhost ip6-localhost ip6-loopback\n",
     "etc/machine-id": "",  # made at the first boot
     "etc/systemd/network/20-wired.network": "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n",
-    # What cloud-init reads is put there by `make flash`, which also takes the second file away.
+    # `make flash` writes cloud-init's files, and removes the second of these two.
     "etc/cloud/cloud.cfg.d/99-earshot.cfg": "datasource_list: [NoCloud, None]\n"
     "datasource: {NoCloud: {seedfrom: 'file:///boot/firmware/'}}\nnetwork: {config: disabled}\n",
     "etc/cloud/cloud-init.disabled": "",
@@ -54,14 +52,14 @@ FILES = {
     "etc/kernel/install.conf": "layout=bls\nBOOT_ROOT=/boot/firmware\n",
     "etc/kernel/entry-token": "debian\n",
 }
-WANTED = {  # links that `systemctl enable` would make
+ENABLED = {  # links that `systemctl enable` would make
     "multi-user.target.wants/systemd-networkd.service": "systemd-networkd.service",
     "sockets.target.wants/systemd-networkd.socket": "systemd-networkd.socket",
 }
 
 
 def base() -> Path:
-    """The image with nothing of Earshot in it, from the cache while its recipe is the same."""
+    """The image without Earshot, from the cache unless its recipe changed."""
     recipe = b"".join(Path(file).read_bytes() for file in (__file__, initramfs.__file__, initramfs.SCRIPT))
     image = FOLDER / f"debian-{hashlib.sha256(recipe).hexdigest()[:12]}.img"
     if not image.exists():
@@ -75,10 +73,10 @@ def base() -> Path:
 
 
 def debian() -> Path:
-    """The system's files. The packages alone are cached: they take nearly all of the time."""
+    """The system's files. Only the packages are cached: they take nearly all of the time."""
     system = FOLDER / f"root-{hashlib.sha256(repr((SUITE, PACKAGES)).encode()).hexdigest()[:12]}"
     if not system.is_dir():
-        arm64.need("mmdebstrap", "qemu-aarch64-static")
+        need("mmdebstrap", "qemu-aarch64-static")
         FOLDER.mkdir(parents=True, exist_ok=True)
         part = system.with_suffix(".part")
         if part.exists():
@@ -87,12 +85,12 @@ def debian() -> Path:
         process = subprocess.run(
             ["mmdebstrap", "--mode=root", "--variant=minbase", "--architectures=arm64", *excluded,
              f"--include={','.join(PACKAGES)}",
-             *(f'--{hook}-hook={sys.executable} {swift.__file__} {what} "$1"'
+             *(f'--{hook}-hook={sys.executable} {native.__file__} {what} "$1"'
                for hook, what in (("essential", "divert"), ("customize", "restore"))),
              SUITE, part, f"deb {MIRROR} {SUITE} main",
              f"deb {MIRROR} {SUITE}-updates main", f"deb {SECURITY} {SUITE}-security main"])
         if process.returncode:
-            raise DiskError("mmdebstrap failed: what it says stands above")
+            raise DeployError("mmdebstrap failed: its output is above")
         run("depmod", "--basedir", part, kernel(part))
         run("systemd-hwdb", "--root", part, "--usr", "update")
         for folder in ("lib/python3", f"lib/python{PYTHON}"):
@@ -116,7 +114,7 @@ def write_image(system: Path, image: Path) -> None:
         (system / name).parent.mkdir(parents=True, exist_ok=True)
         (system / name).write_text(text)
     (system / "boot/firmware").mkdir(exist_ok=True)
-    for name, unit in WANTED.items():
+    for name, unit in ENABLED.items():
         path = system / "etc/systemd/system" / name
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
@@ -129,19 +127,19 @@ def write_image(system: Path, image: Path) -> None:
     run("sfdisk", "--quiet", image, text="label: gpt\n"
         f"start={FIRMWARE_START // 512}, size={FIRMWARE_SIZE // 512}, type=uefi, name=bootfs\n"
         f"start={ROOT_START // 512}, size={ROOT_SIZE // 512}, type=B921B045-1DF0-41C3-AF44-4C6F280D3FAE, name=rootfs\n")
-    _write_firmware(system, image, command_line)
+    write_firmware(system, image, command_line)
     run("mke2fs", "-q", "-t", "ext4", "-L", "rootfs", "-U", root_uuid, "-d", system, "-E", f"offset={ROOT_START}",
         image, f"{ROOT_SIZE // 1024}k")
 
 
-def _write_firmware(system: Path, image: Path, command_line: str) -> None:
+def write_firmware(system: Path, image: Path, command_line: str) -> None:
     """The EFI system partition, laid out as `bootctl install` and `kernel-install` do it."""
     version = kernel(system)
     initrd = image.with_suffix(".initrd")
     initramfs.build(system, version, initrd)
     entry = (f"title Debian\nversion {version}\nsort-key debian\noptions {command_line}"
              f"linux /debian/{version}/linux\ninitrd /debian/{version}/initrd.img-{version}\n")
-    # Clusters of 1 KB: with larger ones there are too few for FAT32, which EFI and mtools do not forgive.
+    # Clusters of 1 KB: with larger ones there are too few for FAT32, which EFI and mtools reject.
     run("mkfs.vfat", "-F", "32", "-s", "2", "-n", "bootfs", "-i", FIRMWARE_UUID.replace("-", ""),
         f"--offset={FIRMWARE_START // 512}", image, str(FIRMWARE_SIZE // 1024))
     drive = f"{image}@@{FIRMWARE_START}"
@@ -159,8 +157,7 @@ def _write_firmware(system: Path, image: Path, command_line: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", type=Path, default=[ROOT / "dist" / "happy-ensemble"],
-                        help="what it listens for (default: dist/happy-ensemble)")
+    add_bundles(parser)
     parser.add_argument("--config", metavar="FILE", type=Path, help="the device's earshot.toml")
     parser.add_argument("--out", metavar="FILE", type=Path, default=FOLDER / "earshot.img",
                         help="(default: dist/image/earshot.img)")
@@ -168,7 +165,7 @@ def main() -> int:
     part = options.out.with_name(f".{options.out.name}.part")
     try:
         if os.geteuid() != 0:
-            raise DiskError("other owners' files are made, which only root may: put sudo before make")
+            raise DeployError("making files of other owners needs root: put sudo before make")
         image = base()
         options.out.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
@@ -177,7 +174,7 @@ def main() -> int:
         flash.put(part, options.bundles, options.config, None)
         part.chmod(0o600 if options.config else 0o644)
         part.replace(options.out)
-    except (arm64.Arm64Error, DiskError, PayloadError, flash.FlashError, OSError) as error:
+    except (DeployError, OSError) as error:
         print(f"image: error: {error}", file=sys.stderr)
         return 2
     finally:

@@ -1,16 +1,16 @@
-"""Install the release that this file lies in. It comes with the release, and needs nothing but Python.
+"""Install the release that contains this file. Needs nothing but Python.
 
     sudo python3 /opt/earshot/releases/ID/install.py [--config FOLDER]    # on the device, by `make deploy`
-    sudo python3 /opt/earshot/current/install.py --rollback               # what ran before runs again
+    sudo python3 /opt/earshot/current/install.py --rollback               # the previous release
     python3 FOLDER/opt/earshot/releases/ID/install.py --root FOLDER       # a system that does not run: flash, image
 
 A release is a folder `/opt/earshot/releases/ID`: runtime, venv, bundles, system (unit and the like), this file, and
-`files.sha256`, which names every file. `/opt/earshot/current` is a link to the one that runs, `previous` to the one
-before; a switch is one rename. A release that is not whole, cannot load its bundles, or does not start as a service is
-not switched to, or switched back from. --config FOLDER holds earshot.toml and its secrets, which replace the device's
-own; without it those stay.
+`files.sha256`, which lists every file. `/opt/earshot/current` is a link to the one that runs, `previous` to the one
+before; a switch is one rename. A release that is incomplete or cannot load its bundles is not switched to. One that
+does not start as a service is switched back. --config FOLDER holds earshot.toml and its secrets, which replace the
+device's; without it the device's stay.
 
-Exit codes: 0 it is installed (and runs); 1 it is not, and what ran before still does; 2 a mistake to be fixed.
+Exit codes: 0 installed (and running); 1 not installed, and what ran before still runs; 2 a mistake to be fixed.
 """
 
 import argparse
@@ -57,9 +57,9 @@ from runtime.bundle.engine import Engine
 from runtime.audio.devices import import_pyaudio
 try:
     import_pyaudio()
-    told = read_config("earshot.toml")
+    config = read_config("earshot.toml")
     os.chdir(sys.argv[2])
-    for bundle in told.get("bundle") or sys.exit("earshot.toml names no bundle"):
+    for bundle in config.get("bundle") or sys.exit("earshot.toml names no bundle"):
         Engine(bundle.replace("/opt/earshot/current", sys.argv[1]))
 except (OptionsError, BundleError) as error:
     sys.exit(str(error))
@@ -67,40 +67,40 @@ except (OptionsError, BundleError) as error:
 
 
 class InstallError(Exception):
-    """Why it is not installed, in a line."""
+    """Why a release is not installed. The message is one line."""
 
 
 def sums(release: Path) -> dict[str, str]:
     """SHA-256 by path of everything in a release but its folders; of a link, of the text it holds."""
-    found = {}
+    digests = {}
     for folder, folders, names in os.walk(release):
         for name in (*names, *folders):
             path = Path(folder, name)
-            if path.is_symlink():  # also to a folder, which os.walk counts among the folders and does not enter
-                found[str(path.relative_to(release))] = hashlib.sha256(os.readlink(path).encode()).hexdigest()
+            if path.is_symlink():  # os.walk lists a link to a folder among the folders, and does not follow it
+                digests[str(path.relative_to(release))] = hashlib.sha256(os.readlink(path).encode()).hexdigest()
             elif path != release / SUMS and name in names:
                 data = path.read_bytes() if path.is_file() else b"neither file nor link"
-                found[str(path.relative_to(release))] = hashlib.sha256(data).hexdigest()
-    return found
+                digests[str(path.relative_to(release))] = hashlib.sha256(data).hexdigest()
+    return digests
 
 
 def check_whole(release: Path) -> None:
-    """Raises InstallError unless every file is there and as it was made, and no other."""
-    try:
-        lines = (release / SUMS).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        raise InstallError(f"{release}: has no {SUMS}: it did not arrive whole, deploy again") from None
-    wanted = {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
-    found = sums(release)
-    wrong = sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
+    """Raises InstallError unless exactly the listed files are there, unchanged."""
+    if not (release / SUMS).is_file():
+        raise InstallError(f"{release}: has no {SUMS}: it is incomplete, deploy again")
+    lines = (release / SUMS).read_text(encoding="utf-8").splitlines()
+    listed = {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
+    actual = sums(release)
+    wrong = sorted(path for path in listed.keys() | actual.keys() if listed.get(path) != actual.get(path))
     if wrong:
         raise InstallError(f"{release}: {len(wrong)} files are not as they were made, first {wrong[0]}: deploy again")
 
 
 def own_bytes(path: Path) -> bytes | None:
-    """Of a plain file of at most LARGEST bytes, else None.
+    """Content of a regular file of at most LARGEST bytes, else None.
 
-    In a folder of the service's, a link could lead to what only root may read, and a pipe would hold up who opens it.
+    The service can write to its folder: a link there could lead to a file that only root may read, and opening a pipe
+    would block.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
@@ -111,7 +111,7 @@ def own_bytes(path: Path) -> bytes | None:
 
 
 def write(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (0, 0)) -> bool:
-    """At once or not at all, and only when it differs → whether it did."""
+    """Replace a file atomically, if its content differs → whether it did."""
     if own_bytes(path) == data:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,7 @@ def write(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (0, 0)) -
 
 
 def link(path: Path, target: str) -> None:
-    """Make or replace a link, at once."""
+    """Make or replace a link atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
@@ -144,7 +144,7 @@ def target_of(path: Path) -> str | None:
 
 
 def make_account(root: Path, release: Path) -> None:
-    """The user `earshot`, unless it is there."""
+    """Make the user `earshot`, unless it exists."""
     process = subprocess.run(["systemd-sysusers", f"--root={root}", "-"], stderr=subprocess.PIPE, text=True,
                              input=(release / "system/earshot.sysusers").read_text())
     if process.returncode:
@@ -152,7 +152,7 @@ def make_account(root: Path, release: Path) -> None:
 
 
 def account(root: Path) -> tuple[int, int]:
-    """Numbers of the user `earshot` and its group."""
+    """Numeric ids of the user `earshot` and its group."""
     for line in (root / "etc/passwd").read_text().splitlines():
         name, _, uid, gid, *_ = line.split(":")
         if name == "earshot":
@@ -161,23 +161,20 @@ def account(root: Path) -> tuple[int, int]:
 
 
 def install_system(root: Path, release: Path) -> bool:
-    """The unit and what else belongs to the system → whether anything changed."""
+    """Install the unit and the other files of SYSTEM → whether anything changed."""
     return any([write(root / place, (release / "system" / name).read_bytes(), 0o644)
                 for name, place in SYSTEM.items()])
 
 
 def install_config(root: Path, release: Path, given: Path | None) -> bool:
-    """The given configuration, or the release's own where there is none yet → whether anything changed.
+    """Install the given configuration, or the release's own if there is none yet → whether anything changed.
 
-    What a given one replaces is kept beside it with `.before` at its end.
+    Files that a given configuration replaces are kept as `<name>.before`.
     """
     owner, state = account(root), root / STATE
-    source = given
-    if source is None:
-        if (state / CONFIG).exists():
-            return False
-        source = release / "system"
-    names = [CONFIG] if given is None else sorted(os.listdir(source))
+    if given is None and (state / CONFIG).exists():
+        return False
+    source, names = (given, sorted(os.listdir(given))) if given else (release / "system", [CONFIG])
     changed = False
     for name in names:
         path = state / name
@@ -189,7 +186,7 @@ def install_config(root: Path, release: Path, given: Path | None) -> bool:
 
 
 def make_state(root: Path, release: Path) -> Path:
-    """The service's user and folder → the folder."""
+    """Make the service's user and folder → the folder."""
     make_account(root, release)
     state = root / STATE
     state.mkdir(parents=True, exist_ok=True)
@@ -201,14 +198,14 @@ def make_state(root: Path, release: Path) -> Path:
 def check_runs(release: Path, config: Path, state: Path, user: tuple[int, int]) -> None:
     """Raises InstallError unless this machine can load the release, and the bundles that the configuration names.
 
-    The configuration may be the service's own, and bundles a stranger's. So all of it happens as the service's user and
+    The service can write its configuration, and bundles may come from anyone. So this runs as the service's user and
     within LIMITS.
     """
-    told = own_bytes(config)
-    if told is None:
+    content = own_bytes(config)
+    if content is None:
         raise InstallError(f"{config}: no plain file of at most {LARGEST} bytes: remove it, or deploy with CONFIG=")
     with tempfile.TemporaryDirectory(prefix="earshot-") as folder, tempfile.TemporaryFile() as output:
-        write(Path(folder, CONFIG), told, 0o640, (0, user[1]))
+        write(Path(folder, CONFIG), content, 0o640, (0, user[1]))
         os.chmod(folder, 0o711)
         process = subprocess.Popen(
             [release / "venv/bin/python", "-I", "-B", "-c", CHECK, release, state], cwd=folder, user=user[0],
@@ -223,10 +220,10 @@ def check_runs(release: Path, config: Path, state: Path, user: tuple[int, int]) 
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         output.seek(0)
-        said = output.read().decode(errors="replace").strip().splitlines()
+        lines = output.read().decode(errors="replace").strip().splitlines()
     if code:
         ended = f"it ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        last = "".join(c if c.isprintable() else "?" for c in (said or [ended])[-1])
+        last = "".join(c if c.isprintable() else "?" for c in (lines or [ended])[-1])
         raise InstallError(f"the release does not run here: {last}")
 
 
@@ -236,55 +233,66 @@ def limit() -> None:
 
 
 def restart() -> bool:
-    """Whether the service is up, which its first hop or its wait for a microphone says."""
+    """Restart the service → whether it is up: it reports its first hop or its wait for a microphone."""
     subprocess.run(["systemctl", "daemon-reload"], check=True)
-    if shutil.which("udevadm"):  # LEDs that were there before our rule; without it only --led is missed
+    if shutil.which("udevadm"):  # apply the rule to existing LEDs; only --led depends on it
         subprocess.run(["udevadm", "trigger", "--action=add", "--subsystem-match=leds", "--settle"])
     return subprocess.run(["systemctl", "restart", "earshot"]).returncode == 0
 
 
 def install(root: Path, release: Path, config: Path | None) -> None:
-    """Raises InstallError, and leaves what was there."""
+    """Raises InstallError; what was installed before then stays."""
     is_live = root == Path("/")
     check_whole(release)
     home = root / HOME
-    current, previous = home / "current", home / "previous"
-    before = target_of(current)
+    before = target_of(home / "current")
     state = make_state(root, release)
     if is_live:
-        os.sync()  # a power cut shall find the release whole behind the link that is to lead to it
+        os.sync()  # a power cut must not leave the link `current` to an incomplete release
         source = config or (state if (state / CONFIG).exists() else release / "system")
         check_runs(release, source / CONFIG, state, account(root))
-    changed = install_system(root, release)
-    changed |= install_config(root, release, config)
-    wanted = f"releases/{release.name}"
-    if before != wanted:
-        changed = True
-        if before is not None:
-            link(previous, before)
-        link(current, wanted)
-    if target_of(root / WANTED) != f"/{UNIT}":
-        link(root / WANTED, f"/{UNIT}")
+    changed = switch(root, release, config)
     if is_live:
-        is_up = subprocess.run(["systemctl", "is-active", "--quiet", "earshot"]).returncode == 0
-        if not changed and is_up:
-            print("nothing has changed, and the service runs")
-        elif not restart():
-            if before in (None, wanted):
-                raise InstallError("the service does not start: journalctl -u earshot -n 20 says why")
-            rollback(root, config is not None)
-            raise InstallError("the service did not start, and what ran before runs again: journalctl -u earshot -n 40")
-    if is_live:
-        os.sync()  # what ran before goes when the link away from it is on the disk
+        start(root, changed, before in (None, target_of(home / "current")), config is not None)
+        os.sync()  # the old release is removed only after the new link is on the disk
     remove_old(home)
 
 
+def switch(root: Path, release: Path, config: Path | None) -> bool:
+    """Install the release's files and configuration, and link to it → whether anything changed."""
+    changed = install_system(root, release)
+    changed |= install_config(root, release, config)
+    current, target = root / HOME / "current", f"releases/{release.name}"
+    before = target_of(current)
+    if before != target:
+        changed = True
+        if before is not None:
+            link(root / HOME / "previous", before)
+        link(current, target)
+    if target_of(root / WANTED) != f"/{UNIT}":
+        link(root / WANTED, f"/{UNIT}")
+    return changed
+
+
+def start(root: Path, changed: bool, is_only: bool, with_config: bool) -> None:
+    """Restart the service if needed. Raises InstallError when it does not start, after a rollback.
+
+    is_only: there is no other release; with_config: roll back the configuration, too."""
+    if not changed and subprocess.run(["systemctl", "is-active", "--quiet", "earshot"]).returncode == 0:
+        print("nothing has changed, and the service runs")
+    elif not restart():
+        if is_only:
+            raise InstallError("the service does not start: journalctl -u earshot -n 20 says why")
+        rollback(root, with_config)
+        raise InstallError("the service did not start, and what ran before runs again: journalctl -u earshot -n 40")
+
+
 def rollback(root: Path, with_config: bool = True) -> None:
-    """Switch current and previous, and the configuration where the last one was replaced. Raises InstallError."""
+    """Exchange current and previous, and the configuration if it was replaced. Raises InstallError."""
     home = root / HOME
     now, before = target_of(home / "current"), target_of(home / "previous")
     if now is None or before is None or not (home / before).is_dir():
-        raise InstallError("there is no release from before: nothing to roll back to")
+        raise InstallError("there is no previous release: nothing to roll back to")
     for saved in (root / STATE).glob("*.before") if with_config else ():
         current = saved.with_suffix("")
         old, new = own_bytes(saved), own_bytes(current)
@@ -299,7 +307,7 @@ def rollback(root: Path, with_config: bool = True) -> None:
 
 
 def remove_old(home: Path) -> None:
-    """Releases that are neither current nor previous, and what did not arrive whole."""
+    """Remove releases that are neither current nor previous, and incomplete ones."""
     kept = {target_of(home / "current"), target_of(home / "previous")}
     for folder in (home / "releases").iterdir():
         if f"releases/{folder.name}" not in kept:
@@ -310,7 +318,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", metavar="FOLDER", type=Path, default=Path("/"), help="of a system that does not run")
     parser.add_argument("--config", metavar="FOLDER", type=Path, help="earshot.toml and the files that it names")
-    parser.add_argument("--rollback", action="store_true", help="run what ran before")
+    parser.add_argument("--rollback", action="store_true", help="run the previous release")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("install: error: only root may: put sudo before it", file=sys.stderr)

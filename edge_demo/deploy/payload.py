@@ -1,8 +1,8 @@
-"""What a device gets, made once for all three ways to it: `make deploy`, `make flash` and `make image`.
+"""The release that `make deploy`, `make flash` and `make image` bring to a device.
 
-A release is a folder that `install.py` describes. It is whole: Python's packages are unpacked and byte-compiled here
-for the device's Python, so that the device needs neither internet nor compiler nor time, and the same content has the
-same name wherever it is made. What becomes of it on the device, with owners and modes, is `install.py`'s alone.
+A release is a folder that `install.py` describes. Python's packages in it are unpacked and byte-compiled for the
+device's Python, so the device needs neither internet nor compiler. Its name is a hash of its content. `install.py`
+installs it, with owners and modes.
 """
 
 import hashlib
@@ -16,38 +16,34 @@ import tempfile
 from pathlib import Path
 
 from edge_demo.deploy import arm64, install
+from edge_demo.deploy.command import ROOT, DeployError
 from runtime.bundle import engine, manifest
 from runtime.errors import OptionsError
 from runtime.options import read_config
 
-ROOT = Path(__file__).resolve().parents[2]
 RELEASES = ROOT / "dist" / "releases"
 DEVICE = Path("/opt/earshot/current")
-
-
-class PayloadError(Exception):
-    """A mistake of the user's. The message is one line: what is wrong and what to do."""
 
 
 def build(python: str, bundles: list[Path]) -> Path:
     """The release with these bundles for that version of Python ("3.13"): a folder in dist/releases.
 
-    Raises PayloadError and arm64.Arm64Error.
+    Raises DeployError.
     """
     if len({bundle.name for bundle in bundles}) < len(bundles):
-        raise PayloadError("two bundles of the same name: rename the folder of one")
+        raise DeployError("two bundles of the same name: rename the folder of one")
     for bundle in bundles:
         if bundle.name in ("", "..") or not bundle.name.isprintable():
-            raise PayloadError(f"{str(bundle)!r}: its last part must be a name that can be printed: rename the folder")
+            raise DeployError(f"{str(bundle)!r}: its last part must be a name that can be printed: rename the folder")
     RELEASES.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=RELEASES))
     try:
-        for bundle in bundles:  # first: a refusal need not wait for the packages
+        for bundle in bundles:  # first, because it may be refused
             copy_bundle(bundle, part / "bundles" / bundle.name)
-        _fill(part, python, bundles, arm64.site(python))
+        fill(part, python, bundles, arm64.site(python))
         lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(install.sums(part).items()))
         (part / install.SUMS).write_text(lines, encoding="utf-8")
-        _set_modes(part)
+        set_modes(part)
         release = RELEASES / hashlib.sha256(lines.encode()).hexdigest()[:12]
         if not release.exists():
             part.replace(release)
@@ -57,37 +53,37 @@ def build(python: str, bundles: list[Path]) -> Path:
 
 
 def copy_bundle(bundle: Path, target: Path) -> None:
-    """Copy the manifest and the files that it lists, and check that the copy is a bundle. Raises PayloadError.
+    """Copy the manifest and the files that it lists, and check that the copy is a bundle. Raises DeployError.
 
-    What else lies in a stranger's folder stays there, and no link is followed, not even the folder itself: it could
-    lead to a file of this desk's, which would go to the device for everybody to read.
+    Other files are not copied. No link is followed, also not the folder itself: it could lead to a private file of this
+    machine, which every user of the device could then read.
     """
     target.mkdir(parents=True)
     try:
         opened = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise PayloadError(f"{bundle}: is no folder to be opened ({error.strerror}): name a bundle's folder itself, "
-                           "and no link to it") from None
-    place = f"/proc/self/fd/{opened}"  # the folder that was opened, whatever has its name by now
+        raise DeployError(f"{bundle}: cannot be opened as a folder ({error.strerror}): name a bundle's folder "
+                           "itself, and no link to it") from None
+    place = f"/proc/self/fd/{opened}"  # the opened folder, even if its name now leads elsewhere
     try:
         content = manifest.read_file(place, manifest.MANIFEST, manifest.LARGEST_MANIFEST)
         (target / manifest.MANIFEST).write_bytes(content)
         for name in manifest.read_manifest(str(target))["files"]:
             if os.path.lexists(f"{place}/{name}"):
                 (target / name).write_bytes(manifest.read_file(place, name, manifest.LARGEST_FILE))
-        engine.Engine(target)  # which compares size and SHA-256 of each, and refuses it when a model is missing
+        engine.Engine(target)  # compares size and SHA-256 of each file, and refuses a bundle without its model
     except manifest.BundleError as error:
-        raise PayloadError(str(error).replace(place, str(bundle)).replace(str(target), str(bundle))) from None
+        raise DeployError(str(error).replace(place, str(bundle)).replace(str(target), str(bundle))) from None
     finally:
         os.close(opened)
 
 
 def toml_list(names: list[str]) -> str:
-    """A list of texts in TOML, which knows JSON's escapes but for the pairs that stand for an emoji."""
+    """A list of strings in TOML. It has JSON's escapes except surrogate pairs."""
     return json.dumps(names, ensure_ascii=False)
 
 
-def _fill(release: Path, python: str, bundles: list[Path], site: Path) -> None:
+def fill(release: Path, python: str, bundles: list[Path], site: Path) -> None:
     skipped = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "runtime", release / "runtime", ignore=skipped)
     packages = release / "venv" / "lib" / f"python{python}" / "site-packages"
@@ -112,8 +108,8 @@ def _fill(release: Path, python: str, bundles: list[Path], site: Path) -> None:
     shutil.copy(install.__file__, release)
 
 
-def _set_modes(release: Path) -> None:
-    """755 and 644, whatever the umask was here."""
+def set_modes(release: Path) -> None:
+    """755 and 644, whatever the umask is."""
     for folder, _, names in os.walk(release):
         os.chmod(folder, 0o755)
         for name in names:
@@ -123,36 +119,36 @@ def _set_modes(release: Path) -> None:
 
 
 def config_folder(config: Path, bundles: list[Path], folder: Path) -> None:
-    """Copy a configuration and the secrets that it names into a folder, as the device shall have them.
+    """Copy a configuration and the secrets that it names into a folder, for the device.
 
-    Raises PayloadError when it is not one, or names a bundle that is not among those.
+    Raises DeployError for an invalid configuration, or one that names a bundle that is not deployed.
     """
     try:
-        told = read_config(str(config))
+        options = read_config(str(config))
     except OptionsError as error:
-        raise PayloadError(str(error)) from None
+        raise DeployError(str(error)) from None
     text = config.read_text(encoding="utf-8")
-    wanted = {str(DEVICE / "bundles" / bundle.name) for bundle in bundles}
-    if not wanted.issuperset(told.get("bundle", ())) or "bundle" not in told:
-        names = toml_list(sorted(wanted))
-        raise PayloadError(f"{config}: bundle must name what goes to the device: bundle = {names}")
-    for name, path in told.items():
+    deployed = {str(DEVICE / "bundles" / bundle.name) for bundle in bundles}
+    if not deployed.issuperset(options.get("bundle", ())) or "bundle" not in options:
+        names = toml_list(sorted(deployed))
+        raise DeployError(f"{config}: bundle must name the deployed bundles: bundle = {names}")
+    for name, path in options.items():
         if name.endswith("-file"):
             if Path(path).parent != config.parent:
-                raise PayloadError(f"{config}: {name} must lie beside it, as it does on the device: move it there")
+                raise DeployError(f"{config}: {name} must lie beside it, as it does on the device: move it there")
             if name == "dashboard-token-file" and not os.path.lexists(path):
                 continue  # the device makes one
             try:
                 shutil.copy(path, folder)
             except OSError as error:
-                raise PayloadError(f"{path}: cannot be read ({error.strerror}): {name} of {config} names it") from None
+                raise DeployError(f"{path}: cannot be read ({error.strerror}): {name} of {config} names it") from None
     (folder / install.CONFIG).write_text(text, encoding="utf-8")
     for path in folder.iterdir():
         path.chmod(0o600)
 
 
 def into(root: Path, release: Path, config: Path | None) -> None:
-    """Put a release into the root of a system that does not run. Needs root. Raises PayloadError."""
+    """Install a release into the root of a system that is not running. Needs root. Raises DeployError."""
     place = root / install.HOME / "releases" / release.name
     if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -161,15 +157,15 @@ def into(root: Path, release: Path, config: Path | None) -> None:
     command = [sys.executable, str(place / "install.py"), f"--root={root}", *([f"--config={config}"] if config else [])]
     process = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if process.returncode:
-        raise PayloadError(process.stderr.strip().removeprefix("install: error: "))
+        raise DeployError(process.stderr.strip().removeprefix("install: error: "))
 
 
 def differences(root: Path, release: Path) -> list[str]:
-    """What of a release is not installed in that root as it should be, a line each: bytes, owners, modes, links."""
+    """A line for each file of a release that is not installed correctly in that root: bytes, owners, modes, links."""
     place = root / install.HOME / "releases" / release.name
-    wanted = {**install.sums(release), install.SUMS: _digest(release / install.SUMS)}
-    found = {**install.sums(place), install.SUMS: _digest(place / install.SUMS)}
-    wrong = [f"{path}: content" for path in sorted(wanted.keys() | found.keys()) if wanted.get(path) != found.get(path)]
+    made = {**install.sums(release), install.SUMS: digest_of(release / install.SUMS)}
+    there = {**install.sums(place), install.SUMS: digest_of(place / install.SUMS)}
+    wrong = [f"{path}: content" for path in sorted(made.keys() | there.keys()) if made.get(path) != there.get(path)]
     paths = [place, *place.rglob("*"), *(root / place for place in install.SYSTEM.values())]
     for path in paths:
         status = path.lstat()
@@ -177,7 +173,7 @@ def differences(root: Path, release: Path) -> list[str]:
         if (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) != (0, 0, mode):
             wrong.append(f"{path}: owner {status.st_uid}:{status.st_gid}, mode {stat.S_IMODE(status.st_mode):o}")
     for name, goal in install.SYSTEM.items():
-        if _digest(root / goal) != wanted[f"system/{name}"]:
+        if digest_of(root / goal) != made[f"system/{name}"]:
             wrong.append(f"{goal}: content")
     for name, target in ((f"{install.HOME}/current", f"releases/{release.name}"), (install.WANTED, f"/{install.UNIT}")):
         if install.target_of(root / name) != target:
@@ -191,5 +187,5 @@ def differences(root: Path, release: Path) -> list[str]:
     return wrong
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"

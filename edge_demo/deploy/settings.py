@@ -1,4 +1,4 @@
-"""What a system is to be after its first boot: host name, user, Wi-Fi and keyboard, as `make flash` takes them.
+"""Settings of a new system for `make flash`: host name, user, Wi-Fi and keyboard.
 
 A TOML file, readable by you alone:
 
@@ -25,62 +25,74 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from edge_demo.deploy import disk
+from edge_demo.deploy.command import DeployError, run
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 LONGEST_USER = 32  # characters: useradd's
 LONGEST_SSID = 32  # bytes: IEEE 802.11's
-# crypt(5)'s SHA-256, SHA-512, yescrypt and bcrypt. Whatever is none of them is a password, also one that begins with $.
-CRYPT = re.compile(r"\$(5\$SB{43}|6\$SB{86}|y\$B+\$B+\$B{43}|2[aby]\$\d\d\$B{53})"
-                   .replace("S", r"(rounds=\d{4,9}\$)?B{1,16}\$").replace("B", "[./0-9A-Za-z]"))
+# crypt(5)'s SHA-256, SHA-512, yescrypt and bcrypt. Anything else is a password, also when it begins with $.
+CRYPT = re.compile(
+    r"\$(5\$SB{43}|6\$SB{86}|y\$B+\$B+\$B{43}|2[aby]\$\d\d\$B{53})".replace(
+        "S", r"(rounds=\d{4,9}\$)?B{1,16}\$"
+    ).replace("B", "[./0-9A-Za-z]")
+)
 KEY = re.compile(r"(ssh-\S+|ecdsa-\S+|sk-\S+) (\S+)( .*)?")
 # The settings: table → key → whether it must be there.
-KEYS = {"": {"hostname": False}, "user": {"name": True, "password": False, "ssh-key": False},
-        "wifi": {"name": True, "password": True, "country": True}, "keyboard": {"layout": True}}
-
-
-class SettingsError(Exception):
-    """A mistake of the user's. The message is one line: what is wrong and what to do."""
+KEYS = {
+    "": {"hostname": False},
+    "user": {"name": True, "password": False, "ssh-key": False},
+    "wifi": {"name": True, "password": True, "country": True},
+    "keyboard": {"layout": True},
+}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Tables and keys as above, checked, with passwords hashed. Raises SettingsError and DiskError."""
+    """Tables and keys as above, checked, with passwords hashed and the key read. Raises DeployError."""
+    settings = parse(path)
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        for name, value in settings.items():
+            check_table(name, value)
+        check_names(settings)
+        if "user" in settings:
+            complete_user(settings["user"])
+        if "wifi" in settings:
+            complete_wifi(settings["wifi"])
+    except DeployError as error:
+        raise DeployError(f"{path}: {error}") from None
+    return settings
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """A TOML file that nobody else can read."""
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}): name a TOML file") from None
+        raise DeployError(f"{path}: cannot be read ({error.strerror}): name a TOML file") from None
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
+        raise DeployError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
     if path.stat().st_mode & 0o077:
-        raise SettingsError(f"{path}: others may read it, and it holds secrets: chmod 600 {path}")
-    for name, value in told.items():
-        _check_table(path, name, value)
-    _check_names(path, told)
-    if "user" in told:
-        _complete_user(path, told["user"])
-    if "wifi" in told:
-        _complete_wifi(path, told["wifi"])
-    return told
+        raise DeployError(f"{path}: others may read it, and it holds secrets: chmod 600 {path}")
+    return settings
 
 
-def _complete_user(path: Path, user: dict[str, str]) -> None:
-    """The password's hash in its place, and the key in that of its file's name."""
+def complete_user(user: dict[str, str]) -> None:
+    """Replace the password by its hash, and the name of the key's file by the key."""
     if "password" not in user and "ssh-key" not in user:
-        raise SettingsError(f"{path}: user {user['name']} could not log in: give a password or an ssh-key")
+        raise DeployError(f"user {user['name']} could not log in: give a password or an ssh-key")
     if "password" in user and not CRYPT.fullmatch(user["password"]):
-        user["password"] = disk.run("openssl", "passwd", "-6", "-stdin", text=user["password"]).strip()
+        user["password"] = run("openssl", "passwd", "-6", "-stdin", text=user["password"]).strip()
     if "ssh-key" not in user:
         return
-    told = user["ssh-key"]
-    if not KEY.fullmatch(told):
+    given = user["ssh-key"]
+    if not KEY.fullmatch(given):
         try:
-            user["ssh-key"] = Path(told).expanduser().read_text().strip()
+            user["ssh-key"] = Path(given).expanduser().read_text().strip()
         except (OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: ~nobody
-            raise SettingsError(f"{path}: ssh-key {told} cannot be read: name a public key's file") from None
+            raise DeployError(f"ssh-key {given} cannot be read: name a public key's file") from None
     if "PRIVATE" in user["ssh-key"]:
-        raise SettingsError(f"{path}: {told} is the private key, which stays here: name {told}.pub")
+        raise DeployError(f"{given} is the private key, which stays here: name {given}.pub")
     if not is_key(user["ssh-key"]):
-        raise SettingsError(f"{path}: ssh-key {told[:80]} is no public key: name the file that ends in .pub")
+        raise DeployError(f"ssh-key {given[:80]} is no public key: name the file that ends in .pub")
 
 
 def is_key(line: str) -> bool:
@@ -100,52 +112,54 @@ def is_key(line: str) -> bool:
     return match is not None and len(fields) > 1 and fields[0] == match[1].encode()
 
 
-def _complete_wifi(path: Path, wifi: dict[str, str]) -> None:
-    """The key in the place of the password it is made of."""
+def complete_wifi(wifi: dict[str, str]) -> None:
+    """Replace the password by the key that is derived from it."""
     if len(wifi["name"].encode()) > LONGEST_SSID:
-        raise SettingsError(f"{path}: a name of Wi-Fi has {LONGEST_SSID} bytes at most: correct it")
+        raise DeployError(f"a name of Wi-Fi has {LONGEST_SSID} bytes at most: correct it")
     if not re.fullmatch("[0-9a-fA-F]{64}", wifi["password"]):
         if not 8 <= len(wifi["password"].encode()) <= 63:
-            raise SettingsError(f"{path}: a password of Wi-Fi has 8 to 63 characters: correct it")
+            raise DeployError("a password of Wi-Fi has 8 to 63 characters: correct it")
         secret = wifi["password"].encode(), wifi["name"].encode()
         wifi["password"] = hashlib.pbkdf2_hmac("sha1", *secret, 4096, 32).hex()  # IEEE 802.11i's key
 
 
-def _check_table(path: Path, name: str, value: Any) -> None:
+def check_table(name: str, value: Any) -> None:
+    """One top-level key of the file, against KEYS."""
     table = name if name in KEYS else ""
     content = value if table else {name: value}
     if not isinstance(content, dict):
-        raise SettingsError(f"{path}: {name} must be a table: [{name}]")
+        raise DeployError(f"{name} must be a table: [{name}]")
     for key, text in content.items():
         if key not in KEYS[table]:
             known = ", ".join(KEYS[table] if table else ("hostname", "[user]", "[wifi]", "[keyboard]"))
-            raise SettingsError(f"{path}: unknown key {key!r}: {table + ' has' if table else 'there are'} {known}")
+            raise DeployError(f"unknown key {key!r}: {table + ' has' if table else 'there are'} {known}")
         if not isinstance(text, str) or not text or not text.isprintable():
-            raise SettingsError(f"{path}: {key} must be a text of one line: correct it")
+            raise DeployError(f"{key} must be a text of one line: correct it")
     missing = [key for key, is_needed in KEYS[table].items() if is_needed and key not in content]
     if missing:
-        raise SettingsError(f"{path}: [{table}] needs {' and '.join(missing)}: add it")
+        raise DeployError(f"[{table}] needs {' and '.join(missing)}: add it")
 
 
-def _check_names(path: Path, told: dict[str, Any]) -> None:
-    for name in (told.get("hostname", "a"), told.get("user", {}).get("name", "a")):
+def check_names(settings: dict[str, Any]) -> None:
+    """Host name, user, country and keyboard."""
+    user = settings.get("user", {}).get("name", "a")
+    for name in (settings.get("hostname", "a"), user):
         if not NAME.fullmatch(name):
-            raise SettingsError(f"{path}: {name!r} is no name: small letters a-z, digits and -, starting with a letter")
-    user = told.get("user", {}).get("name", "a")
+            raise DeployError(f"{name!r} is no name: small letters a-z, digits and -, starting with a letter")
     if user in ("root", "earshot"):
-        raise SettingsError(f"{path}: user {user} is the system's: choose another name")
+        raise DeployError(f"user {user} is the system's: choose another name")
     if len(user) > LONGEST_USER:
-        raise SettingsError(f"{path}: user {user}: a name has {LONGEST_USER} characters at most: choose another")
-    if "wifi" in told and not re.fullmatch("[A-Z]{2}", told["wifi"]["country"]):
-        raise SettingsError(f"{path}: country must be two capital letters, such as DE: correct it")
-    if "keyboard" in told and not re.fullmatch("[a-z]{2,8}", told["keyboard"]["layout"]):
-        raise SettingsError(f"{path}: layout must be small letters, such as de: correct it")
+        raise DeployError(f"user {user}: a name has {LONGEST_USER} characters at most: choose another")
+    if "wifi" in settings and not re.fullmatch("[A-Z]{2}", settings["wifi"]["country"]):
+        raise DeployError("country must be two capital letters, such as DE: correct it")
+    if "keyboard" in settings and not re.fullmatch("[a-z]{2,8}", settings["keyboard"]["layout"]):
+        raise DeployError("layout must be small letters, such as de: correct it")
 
 
 def check_user(root: Path, settings: dict[str, Any]) -> None:
-    """Raises SettingsError when that system has a user or a group of its own by the user's name."""
+    """Raises DeployError when that system has a user or a group of its own by the user's name."""
     for file in ("etc/passwd", "etc/group"):
         for line in (root / file).read_text().splitlines():
             name, _, number, *_ = line.split(":")
             if name == settings.get("user", {}).get("name") and not 1000 <= int(number) < 60000:
-                raise SettingsError(f"user {name} is the system's (/{file} has it): choose another name")
+                raise DeployError(f"user {name} is the system's (/{file} has it): choose another name")

@@ -1,4 +1,4 @@
-"""What int8 costs, on recordings of speakers that nothing was trained on, streamed by the runtime's engine:
+"""int8 against float, on recordings of speakers that nothing was trained on, streamed by the runtime's engine:
 
     EARSHOT_DATA=~/recordings python -m edge_demo.evaluate.compare dist/happy-ensemble dist/happy-base
 
@@ -8,8 +8,8 @@
 - *drift*: one hour of speech and noise that begins and ends with the same five minutes, each after the same five
   seconds. How far the int8 scores are from the float ones there, first and last.
 
-Exit code 0: int8 misses at most half a point more, and is at the end at most a tenth further from float than at the
-beginning, in every bundle; 1: not so; 2: wrong arguments, or recordings or a bundle that cannot be used.
+Exit code 0: in every bundle int8 misses at most half a point more, and is at the end at most a tenth further from float
+than at the beginning. 1: otherwise. 2: wrong arguments, or recordings or a bundle that cannot be used.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PREROLL, PART, HOUR = 5 * SAMPLE_RATE, 300 * SAMPLE_RATE, 3600 * SAMPLE_RATE
 
 
 class Drift(NamedTuple):
-    """Of |int8 − float| over the five minutes at the beginning and over those at the end."""
+    """|int8 − float| over the first and over the last five minutes."""
 
     mean: tuple[float, float]
     p99: tuple[float, float]
@@ -48,7 +48,7 @@ class Drift(NamedTuple):
 def hour(clips: np.ndarray, talk: np.ndarray, noises: list[np.ndarray], hop_samples: int) -> np.ndarray:
     """One hour (samples,) whose first and last 305 s are the same, of whole hops, so that both ends are cut alike.
 
-    clips: a stream, repeated when it is shorter; talk and noises: what is heard in between, over and over.
+    clips: a stream, repeated when it is shorter; talk and noises: what is between the ends, repeated.
     """
     seconds = (PREROLL + PART) // hop_samples * hop_samples
     end = np.resize(clips, seconds)
@@ -82,7 +82,7 @@ def misses_row(scores: list[np.ndarray], labels: np.ndarray, thresholds: tuple[f
 
 
 def compare(bundle: str, base: Path) -> tuple[list[list[str]], bool]:
-    """A row for each keyword and figure, and whether int8 costs no more than it may. Raises BundleError, DataError."""
+    """A row for each keyword and figure, and whether int8 is within the bounds. Raises BundleError, DataError."""
     engines = Engine(bundle, FLOAT), Engine(bundle, INT8)
     rows, good = [], True
     for keyword, word in enumerate(engines[0].keywords):
@@ -90,9 +90,9 @@ def compare(bundle: str, base: Path) -> tuple[list[list[str]], bool]:
         clips = recordings.positives + recordings.negatives
         labels = np.array([1] * len(recordings.positives) + [0] * len(recordings.negatives))
         audio, spans = streams.joined(clips, seed=1)
-        heard = [stream(engine, audio, keyword)[:, None] for engine in engines]
+        scores = [stream(engine, audio, keyword)[:, None] for engine in engines]
         hop = engines[0].hop_samples
-        of_clips = [streams.clip_scores(scores, spans, hop)[:, 0] for scores in heard]
+        of_clips = [streams.clip_scores(one, spans, hop)[:, 0] for one in scores]
         threshold = engines[0].thresholds[keyword]
         name = f"{Path(bundle).name}:{word}"
         for where, bars in (("at 0.5 % FAR", None), ("at its threshold", (threshold, threshold))):
@@ -119,9 +119,9 @@ def main() -> int:
     try:
         base = data.root(args.data)
         for bundle in args.bundle:
-            rows, kept = compare(bundle, base)
+            rows, bundle_is_good = compare(bundle, base)
             lines += rows
-            good &= kept
+            good &= bundle_is_good
     except (BundleError, data.DataError, OSError) as error:
         print(f"compare: error: {error}", file=sys.stderr)
         return 2

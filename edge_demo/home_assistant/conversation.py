@@ -1,4 +1,4 @@
-"""What is said on one connection: audio and questions come, detections and answers go."""
+"""The protocol on one connection: audio and requests in, detections and answers out."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ PIECES = 12  # of a second of audio, at least
 
 
 class Refused(Exception):
-    """What the other side asks for cannot be had. The message is one line, and is sent to it."""
+    """A request that cannot be served. The message is one line, and is sent to the client."""
 
 
 class Converter:
@@ -43,7 +43,7 @@ class Converter:
         self._stream = None if form.rate == SAMPLE_RATE else resampler(form.rate, "audio-chunk")
 
     def piece(self) -> int:
-        """Bytes of whole frames, of so much audio that the others need not wait long for their turn."""
+        """Bytes of whole frames, few enough that other connections do not wait long."""
         frame = self.format.sample_bytes * self.format.channels
         return min(self.format.rate // PIECES, PIECE // frame) * frame
 
@@ -53,13 +53,13 @@ class Converter:
         return self._stream.resample_chunk(samples) if self._stream else samples
 
     def rest(self) -> Samples:
-        """What the resampler still holds; the audio has ended."""
+        """The samples that the resampler still holds at the end of the audio."""
         nothing = np.zeros(0, np.float32)
         return self._stream.resample_chunk(nothing, last=True) if self._stream else nothing
 
 
-class Ear:
-    """One bundle listening to the audio of one connection. thresholds: one for each of its keywords."""
+class Listening:
+    """One bundle on the audio of one connection. thresholds: one for each of its keywords."""
 
     def __init__(self, engine: Engine, thresholds: list[float]) -> None:
         self._engine = engine
@@ -73,8 +73,8 @@ class Ear:
         self._detector.reset()
         self._chunks.restart()
 
-    def hear(self, samples: Samples, last: bool = False) -> Iterator[str]:
-        """Samples at 16 kHz, any number → the keywords detected in them. last: fill the last hop up with zeros."""
+    def detect(self, samples: Samples, last: bool = False) -> Iterator[str]:
+        """Samples at 16 kHz, any number → the keywords detected in them. last: pad the last hop with zeros."""
         hops = self._chunks.push(samples)
         for hop in chain(hops, self._chunks.end()) if last else hops:
             scores = self._engine.step(hop)
@@ -83,14 +83,14 @@ class Ear:
 
 @dataclass(frozen=True)
 class Bundles:
-    """What all connections share: engines and thresholds by their bundles' folders."""
+    """Shared by all connections: engines and thresholds by their bundles' folders."""
 
     engines: dict[str, Engine]
     thresholds: dict[str, list[float]]
 
-    def ears(self) -> list[Ear]:
-        """For one connection: the models are shared, the state of a stream is its own."""
-        return [Ear(engine.stream(), self.thresholds[folder]) for folder, engine in self.engines.items()]
+    def listenings(self) -> list[Listening]:
+        """For one connection: it shares the models, and has its own states."""
+        return [Listening(engine.stream(), self.thresholds[folder]) for folder, engine in self.engines.items()]
 
     def keywords(self) -> list[str]:
         return [keyword for engine in self.engines.values() for keyword in engine.keywords]
@@ -107,34 +107,34 @@ class Bundles:
 
 
 class Conversation:
-    """One connection, from its first message to its end. client: whose it is."""
+    """One connection, from its first message to its end. client: its address."""
 
     def __init__(self, bundles: Bundles, reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
                  client: str) -> None:
         self.client = client
         self._opened = time.monotonic()
-        self._heard = -math.inf  # when audio came last
+        self._last_audio = -math.inf  # when it came
         self._bundles = bundles
         self._reader = Reader(reader)
         self._writer = writer
-        self._names: set[str] | None = None  # wanted keywords; None: all
-        self._ears: list[Ear] = []
+        self._names: set[str] | None = None  # of the chosen keywords; None: all
+        self._listenings: list[Listening] = []
         self._converter: Converter | None = None
         self._samples = 0  # at 16 kHz, since the audio started
         self._detected = False
 
     def worth(self) -> tuple[bool, float]:
-        """What to compare when one has to go: one that sends audio stays, whatever the others send; then the newest."""
-        return time.monotonic() - self._heard < STREAM_SECONDS, self._opened
+        """Order in which connections are kept: those that send audio before others, then the newest."""
+        return time.monotonic() - self._last_audio < STREAM_SECONDS, self._opened
 
     async def run(self) -> None:
-        """Raises Malformed, Refused, AudioError, and OSError when nobody takes the answers."""
+        """Raises Malformed, Refused, AudioError, and OSError when the client does not read the answers."""
         patience = MESSAGE_SECONDS
         while (message := await self._reader.message(patience)) is not None:
             patience = IDLE_SECONDS
-            await asyncio.sleep(0)  # the others' turn: one may ask faster than it can be answered
+            await asyncio.sleep(0)  # let other connections run, even if this one never pauses
             if Describe.is_type(message.kind):
-                await self._say(self._bundles.info().event())
+                await self._send(self._bundles.info().event())
             elif Detect.is_type(message.kind):
                 self._choose(message)
             elif AudioStart.is_type(message.kind):
@@ -145,12 +145,12 @@ class Conversation:
                 await self._stop()
             elif Ping.is_type(message.kind):
                 await self._pong(message)
-            # Others are of later versions of the protocol, which asks to pass over them.
+            # Other messages are of later versions of the protocol, and are to be ignored.
 
     async def refuse(self, reason: str) -> None:
-        await self._say(Error(text=reason).event())
+        await self._send(Error(text=reason).event())
 
-    async def _say(self, event: Event) -> None:
+    async def _send(self, event: Event) -> None:
         async with asyncio.timeout(MESSAGE_SECONDS):
             await async_write_event(event, self._writer)
 
@@ -158,25 +158,25 @@ class Conversation:
         text = message.data.get("text")
         if text is not None and not (isinstance(text, str) and text.isprintable()):
             raise Malformed("text of ping is not a line of text")
-        await self._say(Pong(text=text).event())
+        await self._send(Pong(text=text).event())
 
     def _choose(self, message: Message) -> None:
-        wanted = message.data.get("names")
-        if wanted is not None and not (isinstance(wanted, list) and all(isinstance(name, str) for name in wanted)):
+        names = message.data.get("names")
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise Malformed("names of detect is not a list of names")
         known = {plain(keyword): keyword for keyword in self._bundles.keywords()}
-        for name in wanted or []:
+        for name in names or []:
             if plain(name) not in known:
                 raise Refused(f"no keyword {json.dumps(name)[:80]}: choose from {', '.join(known.values())}")
-        self._names = {known[plain(name)] for name in wanted} if wanted else None
+        self._names = {known[plain(name)] for name in names} if names else None
         self._start()
 
     def _start(self) -> None:
         self._converter = None
         self._samples = 0
         self._detected = False
-        for ear in self._ears:
-            ear.start_over()
+        for listening in self._listenings:
+            listening.start_over()
 
     async def _chunk(self, message: Message) -> None:
         form = Format(rate=message.integer("rate", 8000, 192_000), sample_bytes=message.integer("width", 1, 4),
@@ -189,32 +189,32 @@ class Conversation:
             raise Malformed(f"a chunk of {message.size} bytes ends inside a frame of {frame}")
         if self._converter is None or self._converter.format != form:
             if self._converter is not None:
-                await self._hear(self._converter.rest(), timestamp)
+                await self._detect(self._converter.rest(), timestamp)
             self._converter = Converter(form)
         while piece := await self._reader.audio(self._converter.piece()):
-            await self._hear(self._converter.convert(piece), timestamp)
+            await self._detect(self._converter.convert(piece), timestamp)
 
     async def _stop(self) -> None:
         if self._converter is not None:
-            await self._hear(self._converter.rest(), None, last=True)
+            await self._detect(self._converter.rest(), None, last=True)
         if not self._detected:
-            await self._say(NotDetected().event())
+            await self._send(NotDetected().event())
         self._start()
 
-    async def _hear(self, samples: Samples, timestamp: int | None, last: bool = False) -> None:
-        """timestamp: of the chunk; where it has none, a detection tells the milliseconds since the audio started."""
-        self._heard = time.monotonic()
+    async def _detect(self, samples: Samples, timestamp: int | None, last: bool = False) -> None:
+        """timestamp: of the chunk; without one, a detection has the milliseconds since the audio started."""
+        self._last_audio = time.monotonic()
         self._samples += len(samples)
-        self._ears = self._ears or self._bundles.ears()
-        for ear in self._ears:
-            if self._names is not None and self._names.isdisjoint(ear.keywords):
+        self._listenings = self._listenings or self._bundles.listenings()
+        for listening in self._listenings:
+            if self._names is not None and self._names.isdisjoint(listening.keywords):
                 continue
-            for keyword in ear.hear(samples, last):
+            for keyword in listening.detect(samples, last):
                 if self._names is None or keyword in self._names:
                     self._detected = True
                     when = self._samples * 1000 // SAMPLE_RATE if timestamp is None else timestamp
-                    await self._say(Detection(name=keyword, timestamp=when).event())
-        await asyncio.sleep(0)  # the others' turn: one may send faster than it speaks
+                    await self._send(Detection(name=keyword, timestamp=when).event())
+        await asyncio.sleep(0)  # let other connections run: audio may arrive faster than real time
 
 
 def plain(name: str) -> str:

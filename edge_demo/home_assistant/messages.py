@@ -1,4 +1,4 @@
-"""Wyoming messages, read from whoever sends them: a line of JSON, then what it announces."""
+"""Wyoming messages from untrusted clients: a line of JSON, then the data and audio that it announces."""
 
 import asyncio
 import json
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple, TypeVar
 LONGEST_LINE = 16 << 10  # bytes of a message's JSON, in its line or behind it
 LARGEST_PAYLOAD = 1 << 20  # bytes of a message's audio; half a minute at 16 kHz and 16 bits
 PIECE = 16 << 10  # bytes of it that are held at once
-MESSAGE_SECONDS = 30.0  # for a part of a message to arrive once it has begun, or to be taken by the other side
+MESSAGE_SECONDS = 30.0  # to receive a part of a message that has begun, or to send one
 IDLE_SECONDS = 300.0  # between two messages
 
 T = TypeVar("T")
 
 
 class Malformed(Exception):
-    """The other side does not speak the protocol. The message is one line."""
+    """A violation of the protocol. The message is one line."""
 
 
 class Message(NamedTuple):
@@ -34,7 +34,7 @@ class Message(NamedTuple):
 
 
 class Reader:
-    """Messages of one connection. The package's own reader takes any length, and waits and keeps for as long."""
+    """Messages of one connection, bounded in length and time, which the wyoming package's own reader is not."""
 
     def __init__(self, stream: asyncio.StreamReader) -> None:
         self._stream = stream
@@ -42,7 +42,7 @@ class Reader:
 
     async def message(self, patience: float) -> Message | None:
         """The next message, or None at the end. patience: seconds until it has to begin. Raises Malformed."""
-        while await self.audio(PIECE):  # of the one before, and not wanted
+        while await self.audio(PIECE):  # skip the rest of the one before
             pass
         try:
             async with asyncio.timeout(patience):
@@ -52,28 +52,28 @@ class Reader:
         if not first:
             return None
         try:
-            line = first if first == b"\n" else first + await _in_time(self._stream.readline())
+            line = first if first == b"\n" else first + await in_time(self._stream.readline())
         except ValueError:
             raise Malformed(f"a line is longer than {LONGEST_LINE} bytes") from None
-        header = _object(line)
+        header = json_object(line)
         if not isinstance(header.get("type"), str):
             raise Malformed("a message has no type")
         data = header.get("data") or {}
         if not isinstance(data, dict):
             raise Malformed("data is not an object")
-        if size := _length(header, "data_length", LONGEST_LINE):
-            data.update(_object(await _in_time(self._stream.readexactly(size))))
-        self._left = _length(header, "payload_length", LARGEST_PAYLOAD)
+        if size := length_of(header, "data_length", LONGEST_LINE):
+            data.update(json_object(await in_time(self._stream.readexactly(size))))
+        self._left = length_of(header, "payload_length", LARGEST_PAYLOAD)
         return Message(header["type"], data, self._left)
 
     async def audio(self, most: int) -> bytes:
-        """The next so many bytes of the last message's audio, fewer at its end, none after it. Raises Malformed."""
-        piece = await _in_time(self._stream.readexactly(min(most, self._left)))
+        """At most that many further bytes of the last message's audio; none at its end. Raises Malformed."""
+        piece = await in_time(self._stream.readexactly(min(most, self._left)))
         self._left -= len(piece)
         return piece
 
 
-async def _in_time(read: Awaitable[T]) -> T:
+async def in_time(read: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout(MESSAGE_SECONDS):
             return await read
@@ -83,7 +83,7 @@ async def _in_time(read: Awaitable[T]) -> T:
         raise Malformed("the connection ended inside a message") from None
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def json_object(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text.decode())
     except (ValueError, RecursionError):
@@ -93,7 +93,7 @@ def _object(text: bytes) -> dict[str, Any]:
     return value
 
 
-def _length(header: dict[str, Any], key: str, most: int) -> int:
+def length_of(header: dict[str, Any], key: str, most: int) -> int:
     value = header.get(key)
     if value is None:
         return 0

@@ -1,14 +1,14 @@
-"""A Wyoming wake-word server: Home Assistant and its satellites send audio, this answers when a keyword was said.
+"""A Wyoming wake-word server: Home Assistant and its satellites send audio, and get the detections.
 
     python edge_demo/home_assistant/wyoming_server.py --bundle dist/happy-ensemble     # this machine only
     python edge_demo/home_assistant/wyoming_server.py --bundle dist/happy-ensemble --uri tcp://0.0.0.0:10400
 
 Then in Home Assistant: Settings, Devices & services, Add integration, Wyoming Protocol, host and port; and choose the
-keyword in the voice assistant's settings. The protocol knows no password: open it to a network you trust, no further.
+keyword in the voice assistant's settings. The protocol has no password: open it to trusted networks only.
 
 A conversation is `describe` → `info`, and `detect` (names of keywords, none means all), `audio-start`, `audio-chunk`…,
-`audio-stop` → `detection` for every event, or one `not-detected` when the audio stopped without any. Several audios may
-follow each other, each starts from silence. Needs `pip install wyoming`, and soxr where audio is not at 16 kHz.
+`audio-stop` → `detection` for every event, or one `not-detected` when the audio stopped without any. Several audios
+may follow each other; each starts from zero state. Needs `pip install wyoming`, and soxr where audio is not at 16 kHz.
 """
 
 import argparse
@@ -40,13 +40,13 @@ from runtime.sinks.dashboard.http_server import client_of
 
 MOST_CONNECTIONS = 32
 MOST_OF_ONE = 16  # of one address: Home Assistant has one for each of its satellites
-CLOSE_SECONDS = 5.0  # for what is still to be sent on a connection that ends
+CLOSE_SECONDS = 5.0  # to send the rest on a connection that ends
 BUFFER = 32 << 10  # bytes that the kernel keeps of a connection each way, before it doubles them
 LINES = 100  # on stderr at once; then one a second
 
 
 class Server:
-    """Accepts connections until told to end; what happens to one never touches another."""
+    """Accepts connections until it is ended. A fault of one does not affect the others."""
 
     def __init__(self, bundles: Bundles) -> None:
         self._bundles = bundles
@@ -54,19 +54,19 @@ class Server:
         self._credit = Credit(LINES)
 
     async def serve(self, host: str, port: int) -> None:
-        """Until SIGTERM or SIGINT. Raises OSError when the address cannot be had."""
+        """Until SIGTERM or SIGINT. Raises OSError when it cannot listen on the address."""
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ended.set)
-        # asyncio goes on after a second, when there are no more descriptors for connections.
+        # Without free descriptors asyncio tries again after a second, and calls this.
         loop.set_exception_handler(lambda _, context: self._log(f"{context.get('exception') or context['message']}"))
         server = await asyncio.start_server(self._accept, host, port, limit=LONGEST_LINE)
         for listening in server.sockets:
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # of what is accepted there
                 listening.setsockopt(socket.SOL_SOCKET, option, BUFFER)
             address = listening.getsockname()
-            log(f"listening on tcp://{_address(address)} for {', '.join(self._bundles.keywords())}")
+            log(f"listening on tcp://{host_and_port(address)} for {', '.join(self._bundles.keywords())}")
         await ended.wait()
         server.close()
         open_now = list(self._open)
@@ -79,22 +79,22 @@ class Server:
         peername = writer.get_extra_info("peername")
         task = asyncio.current_task()
         assert task is not None
-        if peername is None:  # it has gone already
+        if peername is None:  # closed already
             writer.transport.abort()
             return
         conversation = Conversation(self._bundles, reader, writer, client_of(peername))
         self._make_room(conversation.client)
         self._open[task] = conversation
         try:
-            # A satellite whose power was cut never says goodbye; the kernel asks for it after a minute.
+            # A satellite that lost its power closes nothing; keep-alives detect that after a minute.
             own: socket.socket = writer.get_extra_info("socket")
             own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, seconds in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 3)):
                 if hasattr(socket, option):
                     own.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
-            await self._converse(_address(peername), conversation)
+            await self._run(host_and_port(peername), conversation)
             writer.close()
-            async with asyncio.timeout(CLOSE_SECONDS):  # for what is still to be sent
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await writer.wait_closed()
         except (asyncio.CancelledError, OSError):
             pass
@@ -103,7 +103,7 @@ class Server:
             writer.transport.abort()
 
     def _make_room(self, client: str) -> None:
-        """One goes: of that client's when it has as many as one may have, else of whoever has most."""
+        """Close a connection if there are too many: of this client at its limit, else of the client with most."""
         counts = Counter(conversation.client for conversation in self._open.values())
         if counts[client] < MOST_OF_ONE:
             if len(self._open) < MOST_CONNECTIONS:
@@ -115,7 +115,7 @@ class Server:
         least.cancel()
         del self._open[least]
 
-    async def _converse(self, peer: str, conversation: Conversation) -> None:
+    async def _run(self, peer: str, conversation: Conversation) -> None:
         try:
             await conversation.run()
         except Malformed as error:
@@ -130,17 +130,14 @@ class Server:
             self._log(f"{peer}: connection ended: internal error: {type(error).__name__}: {error}")
 
     def _log(self, message: str) -> None:
-        """What strangers bring about is told, but they shall not fill a disk with it."""
+        """Log what a client causes, at a bounded rate, so that it cannot fill a disk."""
         if self._credit.take("line"):
             log(message)
 
 
-def _address(name: Any) -> str:
+def host_and_port(name: Any) -> str:
     host, port = name[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-# Command line
 
 
 def log(message: str) -> None:

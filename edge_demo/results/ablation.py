@@ -1,5 +1,5 @@
-"""What each ingredient of a training is worth: a recipe on a short schedule, and the same with one thing changed at a
-time, three seeds of each, evaluated as streamed on the device.
+"""The worth of each ingredient of a training: a recipe on a short schedule, and the same with one thing changed at a
+time, three random seeds of each, evaluated as streamed on the device.
 
     EARSHOT_DATA=~/recordings python -m edge_demo.results.ablation wide
 
@@ -13,25 +13,27 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge_demo.results import table
-from runtime.errors import BundleError
+from edge_demo.results.document import comparison_table, quality_table
+from edge_demo.results.plan import FLOAT, Plan, Training
+from edge_demo.results.rows import Row, base_pairs, read_rows
+from edge_demo.results.run import finish, run_all
 from training import recipe as recipes
 from training.data import recordings as data
 from training.model.checkpoint import write_atomically
 
-# A sixth of the windows, as eight changes need their own (0.4 GB each in runs/windows), and half of its schedule.
+# A sixth of the windows, because every change needs its own (0.4 GB each in runs/windows), and half of the schedule.
 SHORT = {"train": {"epochs": 6, "pool": 16_384, "quantized_epochs": 0}}
-CHANGES: dict[str, dict[str, dict]] = {
+CHANGES: dict[str, dict[str, dict]] = {  # name of the row → what differs
     "everything": {},
-    "no pause before the word": {"windows": {"pauses": 0.0}},
-    "no synthesised near-misses": {"data": {"synthetic": 0}},
-    "no speech from packages": {"data": {"packages": []}},
-    "no rooms": {"data": {"rooms": 0}},
-    "no recorded noise": {"data": {"noise": []}},
-    "no change of speed": {"windows": {"speeds": [1.0, 1.0]}},
-    "one level": {"windows": {"levels": [-26.0, -26.0]}},
-    "mislabelled clips too": {"data": {"mislabelled": True}},
-    "windows alone": {"train": {"fresh": 1.0}},
+    "no-pause-before-the-word": {"windows": {"pauses": 0.0}},
+    "no-synthesised-near-misses": {"data": {"synthetic": 0}},
+    "no-speech-from-packages": {"data": {"packages": []}},
+    "no-rooms": {"data": {"rooms": 0}},
+    "no-recorded-noise": {"data": {"noise": []}},
+    "no-change-of-speed": {"windows": {"speeds": [1.0, 1.0]}},
+    "one-level": {"windows": {"levels": [-26.0, -26.0]}},
+    "mislabelled-clips-too": {"data": {"mislabelled": True}},
+    "windows-alone": {"train": {"fresh": 1.0}},
 }
 
 
@@ -52,38 +54,37 @@ def to_toml(tables: dict[str, dict]) -> str:
     )
 
 
-def write_recipes(recipe: str, folder: Path) -> list[table.Training]:
-    """One recipe a change, the whole one first. Raises RecipeError."""
+def write_recipes(recipe: str, folder: Path) -> list[Training]:
+    """One recipe a change, the unchanged one first. Raises RecipeError."""
     path = recipes.path_of(recipe)
-    recipes.read(path, ["any"])  # says what is wrong with it
+    recipes.read(path, ["any"])  # raises for a recipe that cannot be used
     tables = tomllib.loads(path.read_text())
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for title, change in CHANGES.items():
-        one = folder / f"{title.replace(' ', '-')}.toml"
-        write_atomically(one, to_toml(changed(tables, SHORT, change)).encode())
-        found.append(table.Training(str(one), False))
-    return found
+    trainings = []
+    for name, change in CHANGES.items():
+        file = folder / f"{name}.toml"
+        write_atomically(file, to_toml(changed(tables, SHORT, change)).encode())
+        trainings.append(Training(str(file), False))
+    return trainings
 
 
-def document(recipe: str, rows: list[table.Row], comparisons: list[table.Comparison]) -> str:
+def document(recipe: str, rows: list[Row]) -> str:
     schedule = SHORT["train"]
     return f"""# What each ingredient is worth
 
 Written by `python -m edge_demo.results.ablation {recipe}`: the recipe `{recipe}` with {schedule["epochs"]} epochs and
 {schedule["pool"]:,} windows, and the same with one thing changed (`CHANGES` of `edge_demo/results/ablation.py`), three
-random seeds of each: means, with the lowest and the highest. A short schedule: compare within this table only. Columns
-and intervals as in [results.md](results.md). Validation, which picks the epoch, hears the same noises and rooms for
-all.
-"no change of speed" leaves the warped frequencies; "mislabelled clips too" adds something.
+random seeds of each: means, with the lowest and the highest. The schedule is short: compare within this table only.
+Columns and intervals are those of [results.md](results.md). Validation, which picks the epoch, has the same noises and
+rooms for all. "no-change-of-speed" leaves the warped frequencies; "mislabelled-clips-too" adds clips.
 
-{table.quality_table(rows)}
+{quality_table(rows)}
 
 ## Against everything
 
 Positive: it misses more with this change.
 
-{table.comparison_table(comparisons)}
+{comparison_table(base_pairs(rows))}
 """
 
 
@@ -99,27 +100,17 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="trainings, bundles and evaluations")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="where ablation.md goes (default: docs)")
     args = parser.parse_args()
-    try:
-        base = data.root(args.data).resolve()
+
+    def build() -> Path:
         runs = args.runs.resolve() / recipes.path_of(args.recipe).stem
-        options = table.Options(base, runs, table.SEEDS, False, args.keyword, (table.FLOAT,))
-        wanted = write_recipes(args.recipe, options.runs / "recipes")
-        table.train(options, wanted)
-        table.export(options, wanted)
-        table.measure_all(options, wanted)
-        found = table.rows(options, wanted)
-        comparisons = [table.compare(*pair, found) for pair in table.compared(list(found))]
+        trainings = write_recipes(args.recipe, runs / "recipes")
+        plan = Plan(data.root(args.data).resolve(), runs, trainings, args.keyword, forms=(FLOAT,))
+        run_all(plan)
         args.out.mkdir(parents=True, exist_ok=True)
-        text = document(args.recipe, [row for row, _ in found.values()], comparisons)
-        write_atomically(args.out / "ablation.md", text.encode())
-    except (table.TableError, recipes.RecipeError, data.DataError, BundleError, OSError) as error:
-        print(f"ablation: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("ablation: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    print(f"ablation: {args.out / 'ablation.md'}")
-    return 0
+        write_atomically(args.out / "ablation.md", document(args.recipe, read_rows(plan)).encode())
+        return args.out / "ablation.md"
+
+    return finish("ablation", build)
 
 
 if __name__ == "__main__":

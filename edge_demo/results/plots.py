@@ -1,4 +1,4 @@
-"""Pictures of the table: what size and multiplications buy."""
+"""Pictures of the results: error and epochs against size and multiplications."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from edge_demo.results.rows import FLOAT, Row
+from edge_demo.results.plan import FLOAT
+from edge_demo.results.rows import FRR, Row
 
-ERROR = "frr_at_half_percent_far"  # figure of a row
 MARKERS = "os^Dv"  # a form each; a colour for each recipe
 PAIRS = [matplotlib.colormaps["tab20"](i) for i in range(20)]  # each colour strong, then pale
 COLOURS = PAIRS[::2] + PAIRS[1::2]
@@ -27,7 +27,7 @@ def draw(rows: list[Row], out: Path) -> list[str]:
 
 
 def draw_sizes(rows: list[Row]) -> Figure:
-    """What quantization and distillation take away, and what sizes have to do with epochs and multiplications."""
+    """Size by quantization and by distillation, and size against epochs and multiplications."""
     figure = Figure(figsize=(14, 10), layout="constrained")
     (files, weights), (epochs, macs) = figure.subplots(2, 2)
     plain = [row for row in rows if row.form == FLOAT]
@@ -52,7 +52,7 @@ def draw_sizes(rows: list[Row]) -> Figure:
     weights.invert_yaxis()
     scatter(epochs, rows, [row.weight_bytes / 1024 for row in rows], [row.epochs for row in rows])
     epochs.set(xscale="log", xlabel="KiB of weights", ylabel="epochs", title="size against epochs")
-    scatter(macs, rows, [row.weight_bytes / 1024 for row in rows], [row.per_second / 1000 for row in rows])
+    scatter(macs, rows, [row.weight_bytes / 1024 for row in rows], [row.macs_per_second / 1000 for row in rows])
     macs.set(xscale="log", yscale="log", xlabel="KiB of weights", title="MACs against size")
     macs.set_ylabel("thousand MACs per second of audio")
     legend(figure, rows)
@@ -60,19 +60,19 @@ def draw_sizes(rows: list[Row]) -> Figure:
 
 
 def draw_errors(rows: list[Row]) -> Figure:
-    """FRR at 0.5 % FAR against both costs. Line: the Pareto front, what nothing cheaper is as good as."""
+    """FRR at 0.5 % FAR against both costs. Line: the Pareto front, models that no cheaper one equals."""
     figure = Figure(figsize=(14, 7.5), layout="constrained")
-    errors = [float(np.mean(row.figures[ERROR])) * 100 for row in rows]
+    errors = [float(np.mean(row.figures[FRR])) * 100 for row in rows]
     sides = figure.subplots(1, 2, sharey=True)
-    costs = {
-        "KiB of weights": [row.weight_bytes / 1024 for row in rows],
-        "thousand MACs per second of audio": [row.per_second / 1000 for row in rows],
-    }
-    for axes, (label, values) in zip(sides, costs.items(), strict=True):
+    costs = (
+        ("KiB of weights", [row.weight_bytes / 1024 for row in rows]),
+        ("thousand MACs per second of audio", [row.macs_per_second / 1000 for row in rows]),
+    )
+    for axes, (label, values) in zip(sides, costs, strict=True):
         scatter(axes, rows, values, errors)
         for row, value in zip(rows, values, strict=True):
-            spread = [100 * one for one in row.figures[ERROR]]
-            axes.vlines(value, min(spread), max(spread), color=looks(rows, row)["color"], alpha=0.2)
+            spread = [100 * one for one in row.figures[FRR]]
+            axes.vlines(value, min(spread), max(spread), color=style(rows, row)["color"], alpha=0.2)
         front = pareto(values, errors)
         axes.step([values[i] for i in front], [errors[i] for i in front], where="post", color="grey", linewidth=1)
         axes.set(xscale="log", xlabel=label, ylim=(0, None))
@@ -82,8 +82,8 @@ def draw_errors(rows: list[Row]) -> Figure:
     return figure
 
 
-def looks(rows: list[Row], row: Row) -> dict[str, Any]:
-    """The marker of a row."""
+def style(rows: list[Row], row: Row) -> dict[str, Any]:
+    """Colour by recipe, marker by form, hollow without its teacher."""
     recipes = list(dict.fromkeys(one.training.recipe for one in rows))
     forms = list(dict.fromkeys(one.form for one in rows))
     return {
@@ -96,26 +96,26 @@ def looks(rows: list[Row], row: Row) -> dict[str, Any]:
 
 def scatter(axes: Axes, rows: list[Row], x: list[float], y: list[float] | list[int]) -> None:
     for row, across, up in zip(rows, x, y, strict=True):
-        axes.plot(across, up, **looks(rows, row))
+        axes.plot(across, up, **style(rows, row))
     axes.grid(alpha=0.3, which="both")
 
 
 def legend(figure: Figure, rows: list[Row]) -> None:
     """A colour for each recipe, a marker for each form."""
     plain = [row for row in rows if row.form == FLOAT and not row.training.alone]
-    entries = [(looks(rows, row), row.name) for row in plain]
+    entries = [(style(rows, row), row.name) for row in plain]
     first_of: dict[str, Row] = {}
     for row in rows:
         first_of.setdefault(row.form, row)
-    entries += [(looks(rows, row) | {"color": "black"}, form) for form, row in first_of.items()]
+    entries += [(style(rows, row) | {"color": "black"}, form) for form, row in first_of.items()]
     if any(row.training.alone for row in rows):
         entries.append(({"marker": "o", "color": "black", "fillstyle": "none", "linestyle": ""}, "without its teacher"))
-    lines = [Line2D([], [], **look) for look, _ in entries]
+    lines = [Line2D([], [], **one) for one, _ in entries]
     figure.legend(lines, [name for _, name in entries], loc="outside right upper")
 
 
 def pareto(costs: list[float], errors: list[float]) -> list[int]:
-    """Indices, by rising cost, of what nothing is better than at the same cost or less."""
+    """Indices, by rising cost, of those that none of the same cost or less beats."""
     front: list[int] = []
     for index in sorted(range(len(costs)), key=lambda i: (costs[i], errors[i])):
         if not front or errors[index] < errors[front[-1]]:

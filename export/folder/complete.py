@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MANIFEST = "manifest.json"  # what has one is a bundle
+MANIFEST = "manifest.json"  # a folder with one is a bundle
 PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]{8}")
 
 
 @contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `final`, which takes its place when the block ends well and vanishes when it fails.
+    """Yield a hidden folder beside `final`: renamed to `final` when the block succeeds, removed when it fails.
 
-    A process that is killed leaves the hidden folder; the next one removes it, as its lock died with its owner. The
-    caller calls `write_last` at the end: without a manifest nothing passes for a bundle. Raises OSError.
+    A process that is killed leaves the hidden folder and releases its lock; the next export removes it. The caller
+    calls `write_last` at the end, because a folder without a manifest is no bundle. Raises OSError.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(final.parent)
@@ -70,18 +70,18 @@ def remove_abandoned(parent: Path) -> None:
         try:
             lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
-            continue  # gone in the meantime, or not ours
+            continue  # removed meanwhile, or of another owner
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(path)
         except BlockingIOError:
-            pass  # its export is alive
+            pass  # that export still runs
         finally:
             os.close(lock)
 
 
 def remove(folder: Path) -> None:
-    """The manifest first, so that what a crash leaves of it passes for nothing."""
+    """The manifest first, so that the rest is no bundle if the process dies here."""
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""manifest.json: what the runtime must know before it opens a model, and what was measured when the bundle was made."""
+"""manifest.json: what the runtime reads before it opens a model, and the figures measured at the export."""
 
 import hashlib
 import json

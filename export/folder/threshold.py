@@ -1,4 +1,4 @@
-"""Another operating point for a bundle that is there: in its manifest and in the metadata of its models."""
+"""Change the thresholds of an existing bundle, in its manifest and in the metadata of its models."""
 
 import json
 import shutil

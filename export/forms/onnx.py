@@ -1,4 +1,4 @@
-"""The step as ONNX: one self-contained file that onnxruntime runs without us."""
+"""The step as ONNX: one self-contained file for onnxruntime."""
 
 import json
 import logging
@@ -15,8 +15,8 @@ from onnxscript import optimizer
 from export.detector import Detector
 from export.step.step import Step
 
-OPSET = 18  # what torch's exporter writes without converting; nothing in the step needs a newer one
-WITH_WEIGHTS = ("Conv", "ConvInteger", "GRU", "Gemm", "MatMul", "MatMulInteger")  # what quantization is about
+OPSET = 18  # torch's exporter writes it without converting; the step needs no newer one
+WITH_WEIGHTS = ("Conv", "ConvInteger", "GRU", "Gemm", "MatMul", "MatMulInteger")  # that quantization may replace
 FOLD_LIMIT = 64  # bytes: shapes and scalars are folded here, the DFT basis (636 KB) by onnxruntime when it loads
 
 
@@ -43,7 +43,7 @@ def export_onnx(step: Step, detector: Detector, path: Path) -> None:
 
 
 def write(proto: onnx.ModelProto, detector: Detector, path: Path) -> None:
-    """Strip, check and write a model; its metadata is the contract's alone."""
+    """Strip, check and write a model, with the contract's metadata and no other."""
     strip(proto)
     onnx.helper.set_model_props(proto, metadata(detector))
     proto.producer_name, proto.producer_version = "earshot", "1"
@@ -83,8 +83,8 @@ def scope_of(scopes: str) -> str:
 
 
 def strip(proto: onnx.ModelProto) -> None:
-    """Drop what no runtime reads: where each node came from (55 KB), the shapes that follow from the inputs', the long
-    names of intermediate values, and of nodes that hold no weights."""
+    """Drop what no runtime reads: origins of nodes (55 KB), shapes that follow from the inputs', long names of
+    intermediate values, and names of nodes without weights."""
     graph = proto.graph
     del graph.value_info[:]
     keep = {value.name for value in (*graph.input, *graph.output)} | {i.name for i in graph.initializer}
@@ -107,7 +107,7 @@ def strip(proto: onnx.ModelProto) -> None:
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Without the exporter's advice that cannot concern us: it looks for torchvision's operators."""
+    """Without the exporter's notes on torchvision, which is not used."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
 
     def about_others(record: logging.LogRecord) -> bool:

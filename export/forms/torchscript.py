@@ -1,4 +1,4 @@
-"""The step as TorchScript: `(audio, *states) -> (score, *next)`, for those who run libtorch."""
+"""The step as TorchScript, for libtorch: `(audio, *states) -> (score, *next)`."""
 
 import io
 import re
@@ -18,14 +18,14 @@ def export_torchscript(step: Step, path: Path) -> None:
     example = (torch.zeros(1, step.size.hop_samples), *step.zeros())
     content = io.BytesIO()
     with without_advice(), torch.no_grad():
-        traced = torch.jit.trace(step, example, check_trace=False)  # verify.py checks it, and more
+        traced = torch.jit.trace(step, example, check_trace=False)  # verify.py checks it
         torch.jit.save(torch.jit.freeze(traced), content)
     path.write_bytes(without_origin(content))  # libtorch's own writer has no OSError for a full disk
 
 
 def without_origin(archive: io.BytesIO) -> bytes:
-    """The same archive without what is of this process and machine: the number that torch gives a traced class, names
-    of source files, and the number made of all of it."""
+    """The same archive without what differs between processes and machines: the number that torch gives a traced class,
+    names of source files, and the serialization id."""
     copy = io.BytesIO()
     with zipfile.ZipFile(archive) as old, zipfile.ZipFile(copy, "w") as new:
         for name in old.namelist():
@@ -46,7 +46,7 @@ def load_torchscript(path: Path) -> torch.jit.ScriptModule:
 
 @contextmanager
 def without_advice() -> Iterator[None]:
-    """torch.jit gives way to torch.export, whose files older torches and libtorch alone cannot read."""
+    """Without torch.jit's deprecation warnings. torch.export's files cannot be read by libtorch alone."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
         yield

@@ -1,23 +1,23 @@
 """Which candidate becomes model.int8.onnx.
 
-No figure of the exporting machine decides: a checkpoint gives the same bundle on every CPU.
-
-`python -m export.int8.measure` judges the candidates on recordings and keeps its choice beside the weights, in
-int8.json. Without that file a fixed rule decides.
+`python -m export.int8.measure` judges the candidates on recordings and writes its choice to int8.json beside the
+weights. Without that file a fixed rule decides. Neither depends on the machine that exports.
 """
 
 from export.detector import Detector
-from export.int8.quantize import RING
+from export.int8.quantize import CANDIDATES, RING
 from export.int8.recorded import Trial
 from export.verify import TOLERANCES, VerifyError
 
-UNMEASURED, TRAINED = "dynamic, convolution float", "static, trained"  # the fixed rule; the latter where it can be had
-LARGER = 1.1  # times the smallest file, that a nearer one may have
+UNMEASURED, TRAINED = "dynamic-convolution-float", "static-trained"  # the fixed rule; TRAINED where ranges were trained
+LARGER = 1.1  # times the smallest file: the largest that may be chosen
 
 
 def chosen_form(detector: Detector) -> str:
-    """The candidate that its int8.json names, or else the fixed rule's."""
+    """The candidate that its int8.json names, else the fixed rule's. Raises VerifyError for an unknown name."""
     if detector.recorded and detector.recorded.chosen:
+        if detector.recorded.chosen not in CANDIDATES:
+            raise VerifyError(f"int8.json names an unknown form, {detector.recorded.chosen}: measure it again")
         return detector.recorded.chosen
     return TRAINED if detector.trained_ranges else UNMEASURED
 
@@ -45,8 +45,8 @@ def why_float(trials: dict[str, Trial], chosen: str, node: str) -> str:
         return "its attention weights are exponentials: 8 bits cannot hold their range"
     others = [name for name, trial in trials.items() if node not in trial.left_float]
     if not others:
-        return "the rule for a checkpoint without int8.json: nearest to float (`python -m export.int8.measure` judges)"
-    return f"taken: {figures(trials[chosen])}; in int8: {'; '.join(f'“{n}”: {figures(trials[n])}' for n in others)}"
+        return "the rule for a checkpoint without int8.json (see `python -m export.int8.measure`): nearest to float"
+    return f"chosen: {figures(trials[chosen])}; in int8: {'; '.join(f'{n}: {figures(trials[n])}' for n in others)}"
 
 
 def figures(trial: Trial) -> str:

@@ -1,8 +1,8 @@
-"""What an export cannot know without recordings: the ranges of a model's activations, and which int8 form suits it.
+"""Calibrate and choose the int8 form of a checkpoint, on recordings, which an export does not have.
 
     EARSHOT_DATA=~/recordings python -m export.int8.measure models/happy-base
 
-streams ten minutes of training recordings through each checkpoint, notes the ranges of its activations, makes every
+streams ten minutes of training recordings through each checkpoint, records the ranges of its activations, makes every
 int8 candidate with them, streams the validation clips through all, and chooses one. Ranges, figures and choice go to
 int8.json beside the weights, where `python -m export` finds them.
 
@@ -44,16 +44,16 @@ LEVELS = (-30.0, 6.0)  # dB, relative to the recording
 
 def calibration_stream(base: Path, keywords: list[str]) -> Array:
     """Ten minutes of training recordings, loud and quiet, one after the other. Raises DataError without any."""
-    found = [c for c in data.find(base, WORDS, words=True) if c.split == "training"]
+    words = [c for c in data.find(base, WORDS, words=True) if c.split == "training"]
     others = [c for c in data.find(base, OTHER_SPEECH) + data.find(base, NOISE) if c.split == "training"]
-    spoken = [c for c in found if c.word in keywords]
-    rest = [c for c in found if c.word not in keywords] + others
-    if not spoken or not rest:
+    positives = [c for c in words if c.word in keywords]
+    negatives = [c for c in words if c.word not in keywords] + others
+    if not positives or not negatives:
         raise data.DataError(f"calibration needs training clips of {', '.join(keywords)} and of others below {base}")
     rng = np.random.default_rng(0)
     pieces: list[np.ndarray] = []
     while sum(map(len, pieces)) < CALIBRATION_SECONDS * SAMPLE_RATE:
-        kind = spoken if rng.random() < KEYWORD_SHARE else rest
+        kind = positives if rng.random() < KEYWORD_SHARE else negatives
         audio = data.to_float(data.read(kind[int(rng.integers(len(kind)))].path))
         at = int(rng.integers(0, max(1, len(audio) - PIECE)))
         pieces.append(np.clip(audio[at : at + PIECE] * 10 ** (rng.uniform(*LEVELS) / 20), -1, 1))
@@ -62,18 +62,18 @@ def calibration_stream(base: Path, keywords: list[str]) -> Array:
 
 def validation_clips(base: Path, keywords: list[str]) -> tuple[list[np.ndarray], np.ndarray]:
     """Clips of the validation split, and the index of each one's keyword, -1 for none. Raises DataError."""
-    found = [c for c in data.find(base, WORDS, words=True) if c.split == "validation"]
-    others = [c for c in found if c.word not in keywords]
-    found = [c for c in found if c.word in keywords] + others[:: -(-len(others) // MOST_OTHERS)]
-    labels = np.array([keywords.index(c.word) if c.word in keywords else -1 for c in found])
+    words = [c for c in data.find(base, WORDS, words=True) if c.split == "validation"]
+    others = [c for c in words if c.word not in keywords]
+    clips = [c for c in words if c.word in keywords] + others[:: -(-len(others) // MOST_OTHERS)]
+    labels = np.array([keywords.index(c.word) if c.word in keywords else -1 for c in clips])
     for index, keyword in enumerate(keywords):
         if not (labels == index).any() or not (labels != index).any():
             raise data.DataError(f"validation needs clips of {keyword!r} and of other words below {base}")
-    return data.read_floats(found, "validation clips"), labels
+    return data.read_floats(clips, "validation clips"), labels
 
 
 def measure(detector: Detector, base: Path, ranges_only: bool = False) -> Recorded:
-    """All that int8.json holds. Raises DataError, and VerifyError when no candidate agrees with the model."""
+    """The content of int8.json. Raises DataError, and VerifyError when no candidate agrees with the model."""
     training = calibration_stream(base, detector.keywords)
     calibrated_on = f"{CALIBRATION_SECONDS // 60} minutes of training recordings in one stream"
     with tempfile.TemporaryDirectory() as scratch:
@@ -87,15 +87,15 @@ def measure(detector: Detector, base: Path, ranges_only: bool = False) -> Record
         files = make_candidates(names, source, detector, ranges, Path(scratch))
         clips, labels = validation_clips(base, detector.keywords)
         trials = try_all(detector, source, files, clips, labels)
-    spoken = int((labels >= 0).sum())
-    measured_on = f"{spoken} validation clips of the keyword and {len(labels) - spoken} others in one stream"
+    positives = int((labels >= 0).sum())
+    measured_on = f"{positives} validation clips of the keyword and {len(labels) - positives} others in one stream"
     return Recorded(calibrated_on, ranges, measured_on, choose(trials), trials)
 
 
 def try_all(
     detector: Detector, source: Path, files: dict[str, Path], clips: list[np.ndarray], labels: np.ndarray
 ) -> dict[str, Trial]:
-    """Every candidate whose scores are numbers, measured. source: the float file; clips, labels: `validation_clips`."""
+    """Every candidate whose scores are finite, measured. source: the float file; clips, labels: `validation_clips`."""
     synthetic = verification_audio(keyword_audio(detector))
     trained = offline_scores(detector.model, torch.from_numpy(synthetic)).numpy()
     audio, spans = streams.joined(clips, seed=0)
@@ -112,18 +112,18 @@ def try_all(
         differences = np.abs(scores - reference)
         mine = streams.clip_scores(scores, spans, detector.hop_samples)
         nodes = [node for node, integer in precision(source, path).items() if not integer]
-        figures = (agreement.max(), agreement.mean(), worst(mine, of_clips, labels, detector.thresholds),
-                   differences.mean(), np.quantile(differences, 0.99))
+        more_misses = worst(mine, of_clips, labels, detector.thresholds)
+        measured = agreement.max(), agreement.mean(), more_misses, differences.mean(), np.quantile(differences, 0.99)
         trials[name] = Trial(
             path.stat().st_size,
             [node for node in nodes if not node.startswith(FRONT_END)],
-            *(float(f"{figure:.3g}") for figure in figures),
+            *(float(f"{value:.3g}") for value in measured),
         )
     return trials
 
 
 def worst(mine: np.ndarray, theirs: np.ndarray, labels: np.ndarray, thresholds: list[float]) -> float:
-    """More missed clips than in float, as a share: the worst over keywords, at 0.5 % FAR and at the operating point."""
+    """Missed clips beyond float's, as a share: the worst over keywords, at 0.5 % FAR and at the operating point."""
     figures = []
     for index, threshold in enumerate(thresholds):
         both = mine[:, index], theirs[:, index], labels == index
@@ -137,16 +137,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="folder made by training")
     parser.add_argument("--data", help="folder of recordings (default: EARSHOT_DATA)")
-    parser.add_argument("--ranges", action="store_true", help="these only: no candidate is judged, which takes minutes")
+    parser.add_argument("--ranges", action="store_true", help="calibrate only; judging the candidates takes minutes")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
         base = data.root(options.data)
         for folder in options.checkpoints:
-            found = measure(read_checkpoint(folder, measured=False), base, options.ranges)
-            recorded.write(folder / "model.safetensors", found)
-            for name, trial in found.trials.items():
-                print(f"{folder}: {name}{' (chosen)' if name == found.chosen else ''}: {figures(trial)}")
+            result = measure(read_checkpoint(folder, measured=False), base, options.ranges)
+            recorded.write(folder / "model.safetensors", result)
+            for name, trial in result.trials.items():
+                print(f"{folder}: {name}{' (chosen)' if name == result.chosen else ''}: {figures(trial)}")
     except (checkpoint.CheckpointError, data.DataError, VerifyError, OSError) as error:
         print(f"measure: error: {error}", file=sys.stderr)
         return 2

@@ -1,13 +1,13 @@
-"""int8: the step's matrix products and convolution by onnxruntime's quantizer, in every way that might pay.
+"""int8: the step's matrix products and convolution by onnxruntime's quantizer, in several candidate forms.
 
 *Static* (QDQ): one scale for each tensor of activations, from calibrated or trained ranges, and one for each column of
-weights; onnxruntime runs it as QLinearConv and QGemm. *Dynamic*: activations are quantized as they come.
+weights; onnxruntime runs it as QLinearConv and QGemm. *Dynamic*: scales follow each activation at run time.
 
 Weights and activations are unsigned, so that every CPU computes the same sums. On x86 with AVX2 and without VNNI,
 onnxruntime adds two products of an unsigned activation and a signed weight in 16 bits, which saturate
 (`saturating_nodes`).
 
-`measure.py` judges the candidates on recordings, `choose.py` takes one.
+`measure.py` judges the candidates on recordings, `choose.py` chooses one.
 """
 
 import logging
@@ -51,16 +51,16 @@ class Candidate:
 
 CANDIDATES = {
     "dynamic": Candidate("dynamic"),
-    "dynamic, convolution float": Candidate("dynamic", left_float=(RING, "Conv")),
+    "dynamic-convolution-float": Candidate("dynamic", left_float=(RING, "Conv")),
     "static": Candidate("static"),
-    "static, convolution float": Candidate("static", left_float=(RING, "Conv")),
-    "static, trained": Candidate("static", trained=True),
+    "static-convolution-float": Candidate("static", left_float=(RING, "Conv")),
+    "static-trained": Candidate("static", trained=True),
 }
 
 
 def file_of(candidate: str) -> str:
-    """The name of a candidate's file in a bundle, where it is kept besides the chosen one."""
-    return f"model.{candidate.replace(',', '').replace(' ', '-')}.onnx"
+    """Name of a candidate's file in a bundle that keeps it besides the chosen one."""
+    return f"model.{candidate}.onnx"
 
 
 def make_candidates(
@@ -70,19 +70,17 @@ def make_candidates(
 
     source: the float step as ONNX; calibrated: of `calibrate`, not read by dynamic and trained candidates.
     """
-    made = {}
-    for name in names:
+    files = {name: folder / file_of(name) for name in names}
+    for name, file in files.items():
         candidate = CANDIDATES[name]
-        made[name] = folder / file_of(name)
-        quantize(source, detector, made[name], candidate, detector.trained_ranges if candidate.trained else calibrated)
-    return made
+        quantize(source, detector, file, candidate, detector.trained_ranges if candidate.trained else calibrated)
+    return files
 
 
 def quantize(source: Path, detector: Detector, path: Path, candidate: Candidate, ranges: Ranges) -> None:
     """Float `source` → int8 `path`. The quantizer's own preprocessing is left out: it would fold the DFT basis."""
     graph = onnx.load(source).graph
-    apart = candidate.left_float
-    left_float = [node.name for node in graph.node if node.name.startswith(FRONT_END) or node.op_type in apart]
+    left_float = [n.name for n in graph.node if n.name.startswith(FRONT_END) or n.op_type in candidate.left_float]
     with quiet_quantizer(), tempfile.TemporaryDirectory() as scratch:
         quantized = Path(scratch) / "model.onnx"
         if candidate.method == "dynamic":
@@ -116,29 +114,29 @@ def quantize(source: Path, detector: Detector, path: Path, candidate: Candidate,
 
 
 def activations(graph: onnx.GraphProto) -> dict[str, str]:
-    """What is quantized in a float graph besides weights: name of the tensor → name of its range, which the members of
-    an ensemble share."""
+    """Tensors of a float graph that are quantized, weights apart → names of their ranges, which the members of an
+    ensemble share."""
     parts = {node.name: part for node in graph.node if (part := PART.match(node.name))}
     last = max(int(part["layer"] or 0) for part in parts.values())
     followers = {node.input[0]: node for node in graph.node if node.op_type == "Relu"}
-    found: dict[str, str] = {}
+    ranges: dict[str, str] = {}
     for node in graph.node:
         part = parts.get(node.name)
         module, layer = (part["module"], int(part["layer"] or 0)) if part else ("", 0)
         if node.op_type == "Conv":
-            after = followers.get(node.output[0], node)  # rectified, if it is: the quantizer makes one of the two
-            read = found.get(node.input[0], "frames")  # the second convolution reads what the first one said
-            said = "heard" if read == "frames" and after is not node else "columns"
-            found |= {node.input[0]: read, node.output[0]: said, after.output[0]: said}
+            after = followers.get(node.output[0], node)  # a Relu, which the quantizer fuses with the convolution
+            of_input = ranges.get(node.input[0], "frames")  # the second convolution reads the output of the first
+            of_output = "heard" if of_input == "frames" and after is not node else "columns"
+            ranges |= {node.input[0]: of_input, node.output[0]: of_output, after.output[0]: of_output}
         elif module == "of_input":
-            found[node.input[0]] = f"hidden_{layer - 1}" if layer else "columns"
+            ranges[node.input[0]] = f"hidden_{layer - 1}" if layer else "columns"
         elif module == "of_hidden":
-            found[node.input[0]] = f"hidden_{layer}"
+            ranges[node.input[0]] = f"hidden_{layer}"
         elif module in ("attend", "votes"):
-            found[node.input[0]] = f"hidden_{last}"
+            ranges[node.input[0]] = f"hidden_{last}"
         elif module == "energy":
-            found[node.input[0]] = "attended"
-    return found
+            ranges[node.input[0]] = "attended"
+    return ranges
 
 
 def calibrate(source: Path, detector: Detector, audio: NDArray[np.float32]) -> Ranges:
@@ -149,7 +147,7 @@ def calibrate(source: Path, detector: Detector, audio: NDArray[np.float32]) -> R
     model = onnx.load(source)
     names = activations(model.graph)
     rectified = {node.input[0] for node in model.graph.node if node.op_type == "Relu"}
-    names = {tensor: name for tensor, name in names.items() if tensor not in rectified}  # what is left of them counts
+    names = {tensor: name for tensor, name in names.items() if tensor not in rectified}  # the Relu's output counts
     known = {value.name for value in (*model.graph.input, *model.graph.output)}
     for tensor in names:
         if tensor not in known:
@@ -162,10 +160,10 @@ def calibrate(source: Path, detector: Detector, audio: NDArray[np.float32]) -> R
         feed = dict(zip(inputs, [audio[None, start : start + detector.hop_samples], *states], strict=True))
         results = session.run(None, feed)
         states = results[1 : len(states) + 1]
-        heard = feed | dict(zip(outputs, results, strict=True))
+        values = feed | dict(zip(outputs, results, strict=True))
         for tensor, name in names.items():
             low, high = ranges[name]
-            ranges[name] = min(low, float(heard[tensor].min())), max(high, float(heard[tensor].max()))
+            ranges[name] = min(low, float(values[tensor].min())), max(high, float(values[tensor].max()))
     return ranges
 
 
@@ -221,7 +219,7 @@ def saturating_nodes(path: Path) -> list[str]:
 
 @contextmanager
 def quiet_quantizer() -> Iterator[None]:
-    """Without its advice to preprocess, which we may not follow."""
+    """Without its advice to preprocess, which would fold the DFT basis into the file."""
     logger = logging.getLogger()
 
     def about_others(record: logging.LogRecord) -> bool:

@@ -1,6 +1,6 @@
-"""int8.json, beside a checkpoint's weights: what recordings say of its activations and of its int8 candidates.
+"""int8.json, beside a checkpoint's weights: ranges of its activations and figures of its int8 candidates.
 
-`export.int8.measure` writes it. An export reads it, as it has no recordings.
+`export.int8.measure` writes it, from recordings. An export reads it, because it has none.
 """
 
 import hashlib
@@ -37,8 +37,7 @@ class Recorded:
 
 
 def read(weights: Path) -> Recorded | None:
-    """weights: model.safetensors. None where nothing was measured. Raises CheckpointError, also when it is of other
-    weights."""
+    """weights: model.safetensors. None without a file. Raises CheckpointError, also when it is of other weights."""
     file = weights.with_name(FILE)
     if not file.exists():
         return None
@@ -54,7 +53,7 @@ def read(weights: Path) -> Recorded | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{file}: cannot be read ({type(error).__name__}); {fix}") from None
     if sha256 != digest(weights):
-        raise CheckpointError(f"{file}: was measured of other weights; {fix}")
+        raise CheckpointError(f"{file}: is of other weights; {fix}")
     return recorded
 
 

@@ -1,13 +1,13 @@
-"""Log-mel frames of one hop by matrix products; `training.model.features.LogMel` gets the same by FFT.
+"""Log-mel frames of one hop by matrix products; `training.model.features.LogMel` computes the same by FFT.
 
 A discrete Fourier transform of 400 samples at once would be three quarters of a small model's time. One step of
 Cooley and Tukey (1965) halves it: with the two halves of a windowed frame added, the even bins are a transform of 200
 samples, and with them subtracted so are the odd bins. More steps save products and lose more to graph nodes
 (docs/benchmarks.md).
 
-Basis, window and filters are computed in here, not stored: an exporter keeps the recipe (3 KB), and onnxruntime
-evaluates it once, when it loads the model.
-TorchScript keeps them, computed in double precision, so that every CPU gets the same floats.
+Basis, window and filters are computed by the graph, not stored: ONNX then holds 3 KB of nodes, which onnxruntime
+evaluates once, when it loads the model. TorchScript stores them, computed in double precision, so that every CPU has
+the same floats.
 """
 
 import math
@@ -25,7 +25,7 @@ TURN = 2 * math.pi / N_FFT
 
 class FrontEnd(nn.Module):
     def __init__(self, size: Size, precision: torch.dtype = torch.float32):
-        """precision: in which basis and window are computed."""
+        """precision: of the computation of basis and window."""
         super().__init__()
         self.precision = precision
         self.hop_frames = size.hop_frames

@@ -39,7 +39,7 @@ class Step(nn.Module):
     def forward(self, audio: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """audio: (1, hop_samples), 16 kHz, −1…1; states: as `state_shapes` → score (1, keywords), next states.
 
-        What follows of a tensor is split off, not sliced: onnxruntime's Slice costs twice its Split.
+        The end of a tensor is taken by split, not by a slice: onnxruntime's Slice costs twice its Split.
         """
         before = dict(zip(self.state_shapes, states, strict=True))
         after: dict[str, Tensor] = {}
@@ -49,13 +49,13 @@ class Step(nn.Module):
         if "context" in before:
             frames = torch.cat([before["context"], frames], dim=0)
             _, after["context"] = frames.split([self.size.hop_frames, self.size.context])
-        frames, heard = frames.reshape(1, 1, *frames.shape), []
-        for first, member in enumerate(self.members):
-            names = [f"hidden_{first * self.size.layers + layer}" for layer in range(self.size.layers)]
-            said, *hidden = member(frames, *(before[name] for name in names))
-            heard.append(said)
+        frames, of_members = frames.reshape(1, 1, *frames.shape), []
+        for number, member in enumerate(self.members):
+            names = [f"hidden_{number * self.size.layers + layer}" for layer in range(self.size.layers)]
+            vote, *hidden = member(frames, *(before[name] for name in names))
+            of_members.append(vote)
             after |= zip(names, hidden, strict=True)
-        votes = torch.cat(heard, dim=1) if self.size.members > 1 else heard[0]
+        votes = torch.cat(of_members, dim=1) if self.size.members > 1 else of_members[0]
         if "ring" in before:
             ring = torch.cat([before["ring"], votes], dim=0)
             _, after["ring"] = ring.split([1, self.size.ring])
@@ -64,17 +64,17 @@ class Step(nn.Module):
             votes = votes.reshape(-1, 1 + self.size.keywords)
         total, odds = votes.split([1, self.size.keywords], dim=1)
         if self.size.members * self.size.averaged > 1:  # of members and of hops; dividing makes their weights 1, or 0
-            said = (votes / total.clamp(min=EMPTY)).sum(dim=0, keepdim=True)
-            total, odds = said.split([1, self.size.keywords], dim=1)
+            votes = (votes / total.clamp(min=EMPTY)).sum(dim=0, keepdim=True)
+            total, odds = votes.split([1, self.size.keywords], dim=1)
         return torch.sigmoid(odds / total), *(after[name] for name in self.state_shapes)
 
     def zeros(self) -> list[Tensor]:
-        """The states of a stream that has heard nothing."""
+        """The states at the start of a stream."""
         return [torch.zeros(shape) for shape in self.state_shapes.values()]
 
 
 class Member(nn.Module):
-    """A network of the model, without what it shares with others: the front end, and the sums over hops."""
+    """A network of the model, without the front end and the sums over hops, which all share."""
 
     def __init__(self, network: CRNN):
         super().__init__()
@@ -83,12 +83,12 @@ class Member(nn.Module):
         first, _, second = network.attention.energy
         assert isinstance(first, nn.Linear) and isinstance(second, nn.Linear)
         self.attend = affine(first.weight, first.bias)
-        self.energy = affine(second.weight, torch.zeros(1))  # softmax does not see a constant: no bias
+        self.energy = affine(second.weight, torch.zeros(1))  # a constant cancels in the softmax: no bias
         self.votes = folded_classifier(network)
 
     def forward(self, frames: Tensor, *hidden: Tensor) -> tuple[Tensor, ...]:
-        """frames: (1, 1, kernel's frames, 40); hidden: of each layer (1, units) → what the hop says, (1, 1 + keywords):
-        the attention's weight, then the weighted log-odds; and the next hidden ones."""
+        """frames: (1, 1, kernel's frames, 40); hidden: of each layer (1, units) → the hop's vote (1, 1 + keywords):
+        the attention's weight, then the weighted log-odds; and the next hidden states."""
         x, after = self.conv(frames), []
         for cell, before in zip(self.cells, hidden, strict=True):
             x = cell(x, before)
@@ -117,7 +117,7 @@ class Cell(nn.Module):
 
 
 class Affine(nn.Module):
-    """x @ weight + bias, with the weight as inputs × outputs: what ONNX's MatMul and its quantizer want."""
+    """x @ weight + bias, with the weight as inputs × outputs: as ONNX's MatMul and its quantizer take it."""
 
     weight: Tensor
     bias: Tensor
@@ -155,17 +155,17 @@ class Convolutions(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """frames: (1, 1, kernel's frames, 40) → (1, columns), channel by channel."""
-        heard = functional.conv2d(frames, self.weight, self.bias, stride=self.stride)
+        x = functional.conv2d(frames, self.weight, self.bias, stride=self.stride)
         if self.mixes:
-            heard = functional.relu(heard)
-            heard = functional.relu(functional.conv2d(heard, self.mix_weight, self.mix_bias, groups=heard.shape[1]))
-        return heard.flatten(1)
+            x = functional.relu(x)
+            x = functional.relu(functional.conv2d(x, self.mix_weight, self.mix_bias, groups=x.shape[1]))
+        return x.flatten(1)
 
 
 def convolutions(model: CRNN) -> Convolutions:
     """conv((x − centre) / scale) as a convolution of x itself, kernel turned to time × mel: frames lie row by row."""
-    size, found = model.size, [layer for layer in model.conv if isinstance(layer, nn.Conv2d)]
-    first, mix = found[0], found[1] if size.mix[0] else None
+    size, layers = model.size, [layer for layer in model.conv if isinstance(layer, nn.Conv2d)]
+    first, mix = layers[0], layers[1] if size.mix[0] else None
     assert first.bias is not None
     weight = first.weight.detach().double() / size.scale
     sums = torch.tensor([math.fsum(kernel.flatten().tolist()) for kernel in weight], dtype=torch.float64)
@@ -175,16 +175,16 @@ def convolutions(model: CRNN) -> Convolutions:
 
 
 def folded_classifier(model: CRNN) -> Affine:
-    """hidden → (1, log-odds of each keyword against "none of them"). Times the attention's weight, that is what the
-    ring remembers; the leading 1 adds the weights up, and the bias commutes with their average."""
+    """hidden → (1, log-odds of each keyword against "none of them"). The ring keeps this times the attention's weight:
+    its first column sums to the total weight, and the bias commutes with the average."""
     weight, bias = model.classifier.weight.detach(), model.classifier.bias.detach()
     nothing = torch.zeros(1, model.size.hidden)
     return affine(torch.cat([nothing, weight[1:] - weight[:1]]), torch.cat([torch.ones(1), bias[1:] - bias[:1]]))
 
 
 def windows_of(size: Size) -> Tensor:
-    """Ones where a row's window has its hops in the ring, (averaged, ring + 1): the product sums the windows ending in
-    each of the last hops, whose log-odds are averaged."""
+    """(averaged, ring + 1), 1 where a window includes a hop of the ring: the product sums the windows that end in each
+    of the last hops, whose log-odds are averaged."""
     hop = torch.arange(size.ring + 1) - torch.arange(size.averaged).unsqueeze(1)
     return ((hop >= 0) & (hop < size.window)).float()
 
@@ -204,7 +204,7 @@ def state_shapes(size: Size) -> dict[str, tuple[int, ...]]:
 def offline_scores(model: CRNN, audio: Tensor) -> Tensor:
     """The reference: the model's own forward over a whole recording from zero state, in one call.
 
-    audio: (samples,), 16 kHz, −1…1; what is left after the last whole hop is not heard. Returns (hops, keywords).
+    audio: (samples,), 16 kHz, −1…1; samples after the last whole hop are dropped. Returns (hops, keywords).
     """
     hops = len(audio) // model.size.hop_samples
     output, _ = model(audio[: hops * model.size.hop_samples].unsqueeze(0), model.zero_state())

@@ -104,7 +104,7 @@ def test_audio_goes_on_while_a_bundle_is_tried_again(good, weak_copy, out, order
         while len(lines) < 3 and time.monotonic() < end:
             process.stdin.write(SILENCE[:2560])
             if select.select([process.stdout], [], [], 0.08)[0]:
-                lines.append(json.loads(process.stdout.readline()))
+                lines += without_over(process.stdout.readline())
         process.stdin.close()
     assert [line.get("event", line.get("keyword")) for line in lines] == order
     assert "its trial took more than 1 s" in lines[order.index("reload_failed")]["reason"] and process.returncode == 0

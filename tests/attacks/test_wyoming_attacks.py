@@ -74,7 +74,7 @@ def clients(server: WakeServer, count: int, address: str = "127.0.0.1") -> Itera
 
 # Turns
 
-TURN = "            await asyncio.sleep(0)  # the others' turn: one may ask faster than it can be answered\n"
+TURN = "            await asyncio.sleep(0)  # let other connections run, even if this one never pauses\n"
 
 
 @pytest.mark.parametrize("kind", ["describe", "talk"])
@@ -106,7 +106,7 @@ NO_ROOM = (SERVER, "        self._make_room(conversation.client)\n", """        
             writer.transport.abort()
             return
 """)
-NO_WORTH = (TALK, "time.monotonic() - self._heard < STREAM_SECONDS", "False")
+NO_WORTH = (TALK, "time.monotonic() - self._last_audio < STREAM_SECONDS", "False")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
@@ -193,8 +193,8 @@ def test_streams_share_the_model(server):
             assert all(one.detects() for one in many)
             return memory(target.process.pid) - before
 
-    weak = (TALK, "Ear(engine.stream(), self.thresholds) for engine in self.engines.values()",
-            "Ear(Engine(folder), self.thresholds) for folder in self.engines")
+    weak = (TALK, "Listening(engine.stream(), self.thresholds[folder])",
+            "Listening(Engine(folder), self.thresholds[folder])")
     assert attack(server(weak)) > 2 * attack(server())  # though this model is tiny
 
 

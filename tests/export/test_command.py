@@ -16,7 +16,7 @@ def small(tmp_path):
 def test_help_teaches(run):
     code, out, _ = run("--help")
     assert code == 0
-    for word in ("models/happy-base --out dist", "--seed-state-dict", "Exit code", "MELxFRAMES"):
+    for word in ("models/happy-base --out dist", "--state-dict", "Exit code", "MELxFRAMES"):
         assert word in out
 
 
@@ -25,8 +25,8 @@ def test_help_teaches(run):
     [
         ([], "nothing to export"),
         (["missing"], "no such file"),
-        (["--seed-state-dict", "x.pt"], "needs --keyword"),
-        (["--seed-state-dict", "x.pt", "--keyword", "k"], "no such file"),
+        (["--state-dict", "x.pt"], "needs --keyword"),
+        (["--state-dict", "x.pt", "--keyword", "k"], "no such file"),
     ],
 )
 def test_mistakes_are_one_line(run, tmp_path, monkeypatch, arguments, words):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_demo.bench import __main__ as bench
-from edge_demo.bench import systems
+from edge_demo.bench import race, systems, table
 from training.model import checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def quick(monkeypatch):
     """Few hops, and the CPUs that this process may use as they were."""
     for name, few in {"ROUNDS": 2, "BURST": 5, "STARTS": 1, "MANY": 2000}.items():
-        monkeypatch.setattr(bench, name, few)
+        monkeypatch.setattr(race, name, few)
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None, raising=False)
 
 
@@ -65,10 +65,10 @@ def test_a_model_of_two_keywords_is_the_shipped_one_twice(tmp_path):
 
 
 def test_peers_are_a_best_and_a_ratio():
-    ours = bench.System("x: onnxruntime float", ["python"], ("numpy",), [(0.1, 0.1)], [[10.0]], [10.0, 12.0, 50.0])
-    slow, quick = (bench.System(peer, ["python"], ()) for peer in bench.PEERS)
+    ours = race.System("x: onnxruntime float", ["python"], ("numpy",), [(0.1, 0.1)], [[10.0]], [10.0, 12.0, 50.0])
+    slow, quick = (race.System(peer, ["python"], ()) for peer in table.PEERS)
     slow.cpu, quick.cpu = [100.0, 120.0, 100.0], [20.0, 24.0, 100.0]
-    assert bench.best_peer([ours, slow, quick]) is quick
+    assert table.best_peer([ours, slow, quick]) is quick
     assert ours.ratio(quick) == 0.5
     assert ours.cpu_ms() == pytest.approx(12 * 12.5 / 1000)
 

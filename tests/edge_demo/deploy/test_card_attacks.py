@@ -13,7 +13,8 @@ import pytest
 from device import KEY, SETTINGS, needs_disks, pi_image, small_root
 from weaken import weaken
 
-from edge_demo.deploy import disk, flash, image, settings
+from edge_demo.deploy import disk, first_boot, flash, image, settings
+from edge_demo.deploy.command import DeployError
 
 HASHES = (
     "$5$rounds=5000$salt$" + "a" * 43,
@@ -70,7 +71,7 @@ MISTAKES = {
 def test_settings_that_cannot_work_are_refused(told, mistake):
     old, new, message, change = MISTAKES[mistake]
     told.write_text(SETTINGS.replace(old, new))
-    with pytest.raises(settings.SettingsError, match=message) as caught:
+    with pytest.raises(DeployError, match=message) as caught:
         settings.read_settings(told)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
     weak = weaken("edge_demo/deploy/settings.py", change)
@@ -94,7 +95,7 @@ def test_users_and_groups_of_the_system_are_not_taken(tmp_path, name):
     root = small_root(tmp_path / "root")
     with (root / "etc/passwd").open("a") as file:
         file.write("daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n")
-    with pytest.raises(settings.SettingsError, match=f"user {name} is the system's"):
+    with pytest.raises(DeployError, match=f"user {name} is the system's"):
         settings.check_user(root, {"user": {"name": name}})
     for allowed in ({"user": {"name": "pi"}}, {"user": {"name": "anna"}}, {}):
         settings.check_user(root, allowed)
@@ -149,11 +150,11 @@ def test_an_image_that_holds_secrets_is_its_makers(tmp_path, made, monkeypatch):
 
 def test_the_boot_partition_is_mounted_for_root_alone(tmp_path):
     before = (small_root(tmp_path / "root") / "etc/fstab").read_text()
-    after = flash.for_root_alone(before)
+    after = first_boot.for_root_alone(before)
     assert after == before.replace("defaults  ", "defaults,umask=0077  ")
     own = image.FSTAB.format(root="1-02")
     assert ",umask=0077 " in own.splitlines()[1]
-    assert flash.for_root_alone(after) == after and flash.for_root_alone(own) == own
+    assert first_boot.for_root_alone(after) == after and first_boot.for_root_alone(own) == own
 
 
 @needs_disks
@@ -163,7 +164,7 @@ def test_what_lies_there_is_read_by_root_alone(tmp_path):
     if subprocess.run(["modprobe", "vfat"], capture_output=True).returncode:
         pytest.skip("this kernel has no FAT")
     before = (root / "etc/fstab").read_text()
-    for fstab, expected in ((before, 0), (flash.for_root_alone(before), 1)):
+    for fstab, expected in ((before, 0), (first_boot.for_root_alone(before), 1)):
         options = fstab.splitlines()[0].split()[3]
         with disk.mounted(card, disk.partitions(card)[0], options) as folder:
             process = subprocess.run(["cat", folder / "user-data"], user=65534, group=65534, capture_output=True)
@@ -172,7 +173,7 @@ def test_what_lies_there_is_read_by_root_alone(tmp_path):
 
 
 def test_cloud_init_is_told_to_forget_when_it_cannot_run_again(told):
-    data = json.loads(flash.cloud_init(settings.read_settings(told))["user-data"].partition("\n")[2])
+    data = json.loads(first_boot.cloud_init(settings.read_settings(told))["user-data"].partition("\n")[2])
     off, sync, remove = data["runcmd"][-3:]
     assert off == ["touch", "/etc/cloud/cloud-init.disabled"] and sync == ["sync"]
     assert remove == ["rm", "-f", "/boot/firmware/user-data", "/boot/firmware/network-config"]

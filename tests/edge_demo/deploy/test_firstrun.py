@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from device import BOOT, KEY, chroot
 
-from edge_demo.deploy import disk, flash, image
+from edge_demo.deploy import disk, first_boot, image
 from edge_demo.deploy.settings import read_settings
 
 MISSING = [name for name in ("mmdebstrap", "qemu-aarch64-static") if shutil.which(name) is None]
@@ -69,9 +69,9 @@ def test_bookworms_firstrun(bookworm, settings):
     boot = bookworm / "boot/firmware"
     told = read_settings(settings)
     (boot / "firstrun.json").write_text(json.dumps(told))
-    shutil.copyfile(flash.FIRSTRUN, boot / "firstrun.py")
+    shutil.copyfile(first_boot.FIRSTRUN, boot / "firstrun.py")
     (boot / "firstrun.py").chmod(0o755)
-    (boot / "cmdline.txt").write_text(flash.append(BOOT["cmdline.txt"], flash.RUN_ONCE))
+    (boot / "cmdline.txt").write_text(first_boot.append(BOOT["cmdline.txt"], first_boot.RUN_ONCE))
 
     process = chroot(bookworm, "/boot/firmware/firstrun.py")  # which is what the kernel's command line has systemd run
     log = boot / "firstrun.log"
@@ -91,7 +91,7 @@ def test_bookworms_firstrun(bookworm, settings):
 def test_a_step_that_fails_keeps_no_other_from_being_done(bookworm, settings):
     boot = bookworm / "boot/firmware"
     (boot / "firstrun.json").write_text(json.dumps(read_settings(settings)))
-    shutil.copyfile(flash.FIRSTRUN, boot / "firstrun.py")
+    shutil.copyfile(first_boot.FIRSTRUN, boot / "firstrun.py")
     (bookworm / "etc/hosts").unlink()
     process = chroot(bookworm, "/usr/bin/python3", "/boot/firmware/firstrun.py")
     assert process.returncode == 1 and "FileNotFoundError" in (boot / "firstrun.log").read_text()
@@ -107,7 +107,7 @@ def test_trixies_cloud_init(tmp_path, settings):
     (root / "etc/cloud/cloud-init.disabled").unlink()
     (root / "boot/firmware").mkdir(exist_ok=True)
     told = read_settings(settings)
-    for name, text in flash.cloud_init(told).items():
+    for name, text in first_boot.cloud_init(told).items():
         (root / "boot/firmware" / name).write_text(text)
     schema = chroot(root, "cloud-init", "schema", "--config-file", "/boot/firmware/user-data")
     assert schema.returncode == 0, schema.stdout + schema.stderr
@@ -134,7 +134,7 @@ def test_netplan_takes_the_network(tmp_path, settings):
     folder = tmp_path / "etc/netplan"
     folder.mkdir(parents=True)
     told = read_settings(settings)
-    network = json.loads(flash.cloud_init(told)["network-config"])
+    network = json.loads(first_boot.cloud_init(told)["network-config"])
     (folder / "50-cloud-init.yaml").write_text(json.dumps({"network": {**network, "renderer": "NetworkManager"}}))
     (folder / "50-cloud-init.yaml").chmod(0o600)
     subprocess.run(["netplan", "generate", "--root-dir", tmp_path], check=True)

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from device import BOOT, KEY, ROOT, SETTINGS, needs_disks, pi_image, small_root
 
-from edge_demo.deploy import disk, flash, payload
-from edge_demo.deploy.settings import SettingsError, read_settings
+from edge_demo.deploy import disk, first_boot, flash, payload
+from edge_demo.deploy.card import check_device, write
+from edge_demo.deploy.command import DeployError
+from edge_demo.deploy.settings import read_settings
 from runtime.options import read_config
 
 
@@ -54,20 +56,20 @@ def test_wifi_key_is_that_of_the_standard(settings):
 ])
 def test_mistakes_in_settings_are_told(settings, old, new, message):
     settings.write_text(SETTINGS.replace(old, new))
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(DeployError, match=message):
         read_settings(settings)
 
 
 def test_settings_that_others_may_read_are_refused(settings):
     settings.chmod(0o644)
-    with pytest.raises(SettingsError, match="chmod 600"):
+    with pytest.raises(DeployError, match="chmod 600"):
         read_settings(settings)
 
 
 def test_a_private_key_stays_here(settings, tmp_path):
     (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     settings.write_text(f'[user]\nname = "anna"\nssh-key = "{tmp_path / "key"}"\n')
-    with pytest.raises(SettingsError, match="private"):
+    with pytest.raises(DeployError, match="private"):
         read_settings(settings)
 
 
@@ -88,7 +90,7 @@ def test_bookworm_gets_the_payload_and_a_program_to_run_once(tmp_path, release, 
     assert "systemd.run=/boot/firmware/firstrun.py" in words
     assert boot["config.txt"] == BOOT["config.txt"] and boot["user-data"] is None
     assert json.loads(boot["firstrun.json"])["hostname"] == "kitchen"
-    assert boot["firstrun.py"] == flash.FIRSTRUN.read_text()
+    assert boot["firstrun.py"] == first_boot.FIRSTRUN.read_text()
 
 
 @needs_disks
@@ -166,13 +168,13 @@ def test_a_token_that_the_device_is_to_make(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ('bundle = ["/opt/other"]\n', "must name what goes to the device"),
-    ("", "must name what goes to the device"),
+    ('bundle = ["/opt/other"]\n', "must name the deployed bundles"),
+    ("", "must name the deployed bundles"),
     ("treshold = 0.4\n", "did you mean 'threshold'"),
 ])
 def test_a_configuration_that_cannot_work_is_refused(tmp_path, text, message):
     (tmp_path / "earshot.toml").write_text(text)
-    with pytest.raises(payload.PayloadError, match=message):
+    with pytest.raises(DeployError, match=message):
         payload.config_folder(tmp_path / "earshot.toml", [Path("happy-base")], tmp_path)
 
 
@@ -204,9 +206,9 @@ def card(tmp_path):
 @needs_disks
 def test_what_is_not_removable_is_named_again_or_refused(card):
     for forced in (None, "sdb"):
-        with pytest.raises(flash.FlashError, match=f"is not removable: .*FORCE={card.name}"):
-            flash.check_device(card, forced)
-    assert flash.check_device(card, card.name).endswith("0.0 GB")
+        with pytest.raises(DeployError, match=f"is not removable: .*FORCE={card.name}"):
+            check_device(card, forced)
+    assert check_device(card, card.name).endswith("0.0 GB")
 
 
 @needs_disks
@@ -215,10 +217,10 @@ def test_what_is_mounted_is_refused_whatever_is_forced(card, tmp_path):
     (tmp_path / "there").mkdir()
     disk.run("mount", card, tmp_path / "there")
     try:
-        with pytest.raises(flash.FlashError, match=f"is mounted on {tmp_path / 'there'}"):
-            flash.check_device(card, card.name)
-        with pytest.raises(flash.FlashError, match="busy"):
-            flash.write(tmp_path / "card", card)
+        with pytest.raises(DeployError, match=f"is mounted on {tmp_path / 'there'}"):
+            check_device(card, card.name)
+        with pytest.raises(DeployError, match="busy"):
+            write(tmp_path / "card", card)
     finally:
         disk.run("umount", tmp_path / "there")
 
@@ -226,29 +228,29 @@ def test_what_is_mounted_is_refused_whatever_is_forced(card, tmp_path):
 def test_this_machines_own_disk_is_refused():
     """Whatever it is: mounted, in use, no removable one, or not there to be seen."""
     source = subprocess.run(["findmnt", "-no", "SOURCE", "/"], capture_output=True, text=True).stdout.strip()
-    with pytest.raises(flash.FlashError):
-        flash.check_device(Path(source or "/nowhere"), Path(source).name)
+    with pytest.raises(DeployError):
+        check_device(Path(source or "/nowhere"), Path(source).name)
 
 
 @pytest.mark.parametrize(("path", "message"), [
     ("/dev/null", "is no disk"), ("/nowhere", "lsblk"), ("/etc/passwd", "OUT=")])
 def test_what_is_no_disk_is_refused(path, message):
-    with pytest.raises(flash.FlashError, match=message):
-        flash.check_device(Path(path), None)
+    with pytest.raises(DeployError, match=message):
+        check_device(Path(path), None)
 
 
 @needs_disks
 def test_a_card_is_written_and_read_back(card, tmp_path, capsys):
     image = tmp_path / "image"
     image.write_bytes(os.urandom(9 << 20))
-    flash.write(image, card)
+    write(image, card)
     assert card.open("rb").read(9 << 20) == image.read_bytes()
     err = capsys.readouterr().err
     assert "writing: 100%" in err and "verifying: 100%" in err
     with open(tmp_path / "large", "wb") as file:
         file.truncate(33 << 20)
-    with pytest.raises(flash.FlashError, match="take a larger card"):
-        flash.write(tmp_path / "large", card)
+    with pytest.raises(DeployError, match="take a larger card"):
+        write(tmp_path / "large", card)
 
 
 @needs_disks
@@ -263,5 +265,5 @@ def test_a_card_that_forgets_is_told(card, tmp_path, monkeypatch):
         os.pwrite(handle, bytes(4 << 20), 4 << 20)
 
     monkeypatch.setattr(os, "fsync", forget)
-    with pytest.raises(flash.FlashError, match="other bytes"):
-        flash.write(image, card)
+    with pytest.raises(DeployError, match="other bytes"):
+        write(image, card)

@@ -11,6 +11,7 @@ from toy import write_bundle
 from weaken import weaken
 
 from edge_demo.deploy import install, payload
+from edge_demo.deploy.command import DeployError
 from runtime.bundle import manifest
 
 SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
@@ -55,14 +56,14 @@ def test_what_is_not_listed_stays_here(tmp_path, toy, key):
 def test_a_listed_link_is_not_followed(tmp_path, toy, key):
     enter(toy, "LICENSE.txt", SECRET.encode())
     (toy / "LICENSE.txt").symlink_to(key)
-    with pytest.raises(payload.PayloadError, match=f"^{toy}/LICENSE.txt: not a plain file"):
+    with pytest.raises(DeployError, match=f"^{toy}/LICENSE.txt: not a plain file"):
         payload.copy_bundle(toy, tmp_path / "out")
     assert goes_along(weaken("edge_demo/deploy/payload.py", READ).copy_bundle, toy, tmp_path / "weak")
 
 
 def test_a_folder_that_is_a_link_is_not_followed(tmp_path, toy):
     (tmp_path / "link").symlink_to(toy)
-    with pytest.raises(payload.PayloadError, match="link: is no folder to be opened"):
+    with pytest.raises(DeployError, match="link: cannot be opened as a folder"):
         payload.copy_bundle(tmp_path / "link", tmp_path / "out")
     weak = weaken("edge_demo/deploy/payload.py", (" | os.O_NOFOLLOW", ""))
     weak.copy_bundle(tmp_path / "link", tmp_path / "weak")
@@ -85,13 +86,13 @@ def test_a_folder_that_is_exchanged_meanwhile_is_not_read(tmp_path, toy, monkeyp
     toy.unlink()
     (tmp_path / "aside").rename(toy)
     weak = weaken("edge_demo/deploy/payload.py", ('place = f"/proc/self/fd/{opened}"', "place = str(bundle)"))
-    with pytest.raises(weak.PayloadError, match="SHA-256"):  # the manifest of the one and the files of the other
+    with pytest.raises(DeployError, match="SHA-256"):  # the manifest of the one and the files of the other
         weak.copy_bundle(toy, tmp_path / "weak")
 
 
 def test_a_listed_file_that_is_another_is_refused(tmp_path, toy):
     (toy / "report.md").write_text("# repart\n")
-    with pytest.raises(payload.PayloadError, match=f"^{toy}/report.md: its SHA-256 is not the one"):
+    with pytest.raises(DeployError, match=f"^{toy}/report.md: its SHA-256 is not the one"):
         payload.copy_bundle(toy, tmp_path / "out")
     weaken("edge_demo/deploy/payload.py", CHECKED).copy_bundle(toy, tmp_path / "weak")
     assert (tmp_path / "weak" / "report.md").read_text() == "# repart\n"
@@ -111,7 +112,7 @@ def test_names_of_folders_are_good_toml_on_the_device(tmp_path, small_site):
 @pytest.mark.parametrize("name", ["a\nb", "a\x1b[2J", "\udc80", "a/.."])
 def test_names_that_cannot_be_printed_are_refused(tmp_path, small_site, name):
     bundle = write_bundle(tmp_path / name)
-    with pytest.raises(payload.PayloadError, match="name that can be printed") as caught:
+    with pytest.raises(DeployError, match="name that can be printed") as caught:
         payload.build("3.13", [bundle])
     assert str(caught.value).isprintable()
 

@@ -11,7 +11,8 @@ import pytest
 import soundfile
 
 from edge_demo.evaluate import clips, misses, negatives, report
-from edge_demo.evaluate.negatives import JOINED, InMemory, Stream, alarm_figures, hear
+from edge_demo.evaluate.false_accepts import alarm_figures, operating_point, score_stream
+from edge_demo.evaluate.negatives import JOINED, InMemory, Stream
 from edge_demo.evaluate.peers import peer_figures
 from edge_demo.evaluate.recordings import Recordings, load
 from export.folder.threshold import set_thresholds
@@ -57,7 +58,7 @@ NOISE = kind("noise", QUIET, QUIET)
 
 
 def alarms(*streams: Stream, word: str = "tone"):
-    return [hear(Loudness(), stream).alarms(0, word) for stream in streams]
+    return [score_stream(Loudness(), stream).alarms(0, word) for stream in streams]
 
 
 def test_clips_that_are_told_apart_cost_nothing():
@@ -73,7 +74,7 @@ def test_without_noises_what_needs_none_is_measured(monkeypatch):
     assert [name for name in figures if name.startswith("misses")] == [
         "misses_clean", "misses_10_times_quieter", "misses_4_times_louder",
     ]  # fmt: skip
-    assert figures["misses_clean"]["share"] == 0 and clean.hits(0.25).all()
+    assert figures["misses_clean"]["share"] == 0 and clean.detected(0.25).all()
 
 
 def test_a_clip_alone_is_heard_as_listen_hears_a_file():
@@ -92,7 +93,7 @@ def test_a_clip_alone_is_heard_as_listen_hears_a_file():
 
 def test_each_loud_second_is_one_false_accept_of_its_kind():
     figures = alarm_figures(alarms(TALK, READ, NOISE, negatives.joined(known())), 0.25)
-    counted = {name.removesuffix("_at_operating_point"): figures[name] for name in figures if name != "keyword_said"}
+    counted = {name.removesuffix("_at_operating_point"): figures[name] for name in figures if name != "keyword_spoken"}
     events = {name: figure["false_accepts"] for name, figure in counted.items()}
     assert events == {"speech": 3, "requests": 2, "read": 1, "noise": 0, JOINED: 0}
     assert counted["requests"]["hours"] == round(6.0 / 3600, 3)
@@ -100,12 +101,12 @@ def test_each_loud_second_is_one_false_accept_of_its_kind():
     low, high = counted["speech"]["per_hour_interval"]
     assert low * (113 * 0.08 / 3600) == pytest.approx(0.6187, abs=1e-3)  # exact, of three events
     assert high * (113 * 0.08 / 3600) == pytest.approx(8.7673, abs=1e-3)
-    assert figures["keyword_said"] == {"recordings_left_out": 0, "of_these_detected": 0}
+    assert figures["keyword_spoken"] == {"recordings_left_out": 0, "of_these_detected": 0}
 
 
 def test_where_it_fired_is_listed_the_highest_score_first():
     louder = kind("acted", QUIET, np.concatenate([QUIET, LOUD / 2, LOUD * 1.2])[8_000:])
-    events = report.fired(alarms(TALK, louder), 0.15)
+    events = report.false_accepts(alarms(TALK, louder), 0.15)
     assert [(event["kind"], event["file"]) for event in events] == [
         ("acted", "acted/1"), ("requests", "requests/4"), ("requests", "requests/1"),
     ]  # fmt: skip
@@ -121,14 +122,14 @@ def test_recordings_in_which_the_keyword_is_said_are_no_false_accepts(monkeypatc
     figures = alarm_figures(heard, 0.25)
     assert figures["requests_at_operating_point"]["false_accepts"] == 1
     assert heard[0].hours == pytest.approx((6 - 2 - 0.5) / 3600, abs=0.2 / 3600)
-    assert figures["keyword_said"] == {"recordings_left_out": 2, "of_these_detected": 1}
+    assert figures["keyword_spoken"] == {"recordings_left_out": 2, "of_these_detected": 1}
     assert alarm_figures(alarms(TALK, word="other"), 0.25)["requests_at_operating_point"]["false_accepts"] == 2
 
 
 def test_operating_point_is_the_lowest_threshold_that_keeps_the_wanted_rate():
     """Talk of six seconds with two events: at less than one in six seconds only a score above theirs will do."""
     for rate, least, most in ((2 * 600, 0.0499, 0.0501), (2 * 600 - 1, 0.399, 0.401)):
-        threshold = negatives.operating_point(alarms(TALK), rate)
+        threshold = operating_point(alarms(TALK), rate)
         assert least < threshold < most
         assert alarms(TALK)[0].per_hour(np.array(threshold)) <= rate
     assert clips.validation_misses(Loudness(), known(), 0, 0.25) == 0.25
@@ -138,12 +139,12 @@ def test_a_kind_may_be_worse_than_all_but_noise_and_the_user_s_own_may_not():
     """Speech of 9 s with one event, all in one kind, at just enough for one in 9 s."""
     wanted, one = 3600 / 9, kind("read", QUIET, QUIET, LOUD)
     calm = kind("requests", *[QUIET] * 6)
-    assert negatives.operating_point(alarms(calm, one), wanted) < 0.06
+    assert operating_point(alarms(calm, one), wanted) < 0.06
     for other in ("noise", "television"):
-        assert negatives.operating_point(alarms(calm, one, kind(other, QUIET, LOUD)), wanted) > 0.399
-        assert negatives.operating_point(alarms(calm, one, kind(other, QUIET, QUIET)), wanted) < 0.06
+        assert operating_point(alarms(calm, one, kind(other, QUIET, LOUD)), wanted) > 0.399
+        assert operating_point(alarms(calm, one, kind(other, QUIET, QUIET)), wanted) < 0.06
     with pytest.raises(data.DataError, match="needs recordings for validation"):
-        negatives.operating_point([], wanted)
+        operating_point([], wanted)
 
 
 def test_one_recording_at_a_time_is_in_memory():
@@ -160,7 +161,7 @@ def test_one_recording_at_a_time_is_in_memory():
             scored.append(hop)
             return super().step(hop)
 
-    hear(Counting(), Stream("read", [Counted(str(i), "read", "testing", "", None, 0, QUIET) for i in range(4)]))
+    score_stream(Counting(), Stream("read", [Counted(str(i), "read", "testing", "", None, 0, QUIET) for i in range(4)]))
     assert read == [0, 12, 25, 37]
 
 
@@ -240,7 +241,7 @@ def base(corpus, tmp_path, registry, monkeypatch) -> Path:
 def test_the_command_chooses_on_validation_and_counts_on_testing(bundle, base, tmp_path):
     """An hour of noise is heard for each, which takes a while."""
     shutil.copytree(bundle, tmp_path / "copy")
-    command = [sys.executable, "-m", "edge_demo.evaluate", "copy", "--data", base, "--wanted", "0.5"]
+    command = [sys.executable, "-m", "edge_demo.evaluate", "copy", "--data", base, "--rate", "0.5"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     (figures,) = json.loads((tmp_path / "copy" / "evaluation.json").read_text()).values()
     assert Engine(tmp_path / "copy").thresholds == (pytest.approx(figures["threshold"]),)
@@ -260,7 +261,7 @@ def test_shipped_model_keeps_its_promises_on_real_recordings(bundle, recordings)
     assert figures["one_minus_auroc"] <= 0.003
     assert figures["frr_at_half_percent_far"] <= 0.03
     requests = Stream("requests", corpora.recordings("requests", "testing", recordings, only=()))
-    heard = hear(engine, requests).alarms(0, "happy")
+    heard = score_stream(engine, requests).alarms(0, "happy")
     assert heard.hours > 0.3 and heard.count(threshold) <= 5
     tracks = misses.track_figures(engine, mine, 0, threshold)
     assert tracks["one_detection_at_keyword"] >= 0.9 and tracks["none_elsewhere"] >= 0.9

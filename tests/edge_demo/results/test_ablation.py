@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_demo.results import ablation, table
+from edge_demo.results import ablation
+from edge_demo.results.plan import FLOAT, Plan
+from edge_demo.results.run import is_trained, train
 from training import recipe
 from training.recipe import RecipeError
 
@@ -50,10 +52,10 @@ def test_every_change_trains(corpus, tmp_path, monkeypatch):
     small = {"train": {"epochs": 2, "pool": 32, "windows": 32, "batch": 16, "hops": 20}}
     few = {"data": {"rooms": 2, "synthetic": 0, "packages": []}, "model": {"channels": 2, "hidden": 6}}
     monkeypatch.setattr(ablation, "SHORT", ablation.changed(small, few))
-    left = ("no synthesised near-misses", "no speech from packages")  # there are none here
+    left = ("no-synthesised-near-misses", "no-speech-from-packages")  # there are none here
     tried = {name: change for name, change in ablation.CHANGES.items() if name not in left}
     monkeypatch.setattr(ablation, "CHANGES", tried)
-    options = table.Options(corpus, tmp_path, (0,), False, "happy", (table.FLOAT,))
-    wanted = ablation.write_recipes("small", tmp_path / "recipes")
-    table.train(options, wanted)
-    assert all(table.trained(options, training, 0) for training in wanted)
+    trainings = ablation.write_recipes("small", tmp_path / "recipes")
+    plan = Plan(corpus, tmp_path, trainings, seeds=(0,), forms=(FLOAT,))
+    train(plan)
+    assert all(is_trained(plan, training, 0) for training in trainings)

@@ -10,8 +10,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from edge_demo.bench import cost
-from edge_demo.results import plots as table_plots
 from edge_demo.results import table
+from edge_demo.results.document import comparison_table, quality_table
+from edge_demo.results.plan import FLOAT, FORMS, Plan, TableError, Training, trainings
+from edge_demo.results.plots import pareto
+from edge_demo.results.rows import COLUMNS, Clips, Row, base_pairs, control_pairs, int8_pairs, shown_figures
+from edge_demo.results.run import holds, is_trained
 from export.int8.quantize import CANDIDATES
 from training import recipe
 from training.data.corpora import known_packages
@@ -22,21 +26,21 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize("name, published", [("kd", 305_167), ("kd2", 186_924)])
-def test_the_seeds_multiplications_are_counted_as_published(name, published):
-    assert cost.as_the_seeds_count(CRNN(recipe.read(recipe.path_of(name)).size)) == published
+def test_multiplications_are_counted_as_published(name, published):
+    assert cost.macs_by_thop(CRNN(recipe.read(recipe.path_of(name)).size)) == published
 
 
 def test_an_ensemble_costs_what_its_members_cost():
     one, three = recipe.read(recipe.path_of("wide")).size, recipe.read(recipe.path_of("ensemble")).size
-    for counted in (n_parameters, cost.per_second, cost.as_the_seeds_count):
+    for counted in (n_parameters, cost.macs_per_second, cost.macs_by_thop):
         assert counted(new_model(three)) == 3 * counted(new_model(one))
 
 
 def test_multiplications_are_those_of_the_sizes():
     """Counted by hand: a convolution of 2 × 11 × 20 at 5 bands, a GRU layer of 14 that hears 10, attention, classes."""
     model = CRNN(recipe.read(recipe.path_of("kd14")).size)
-    assert cost.multiplications(model, 1) == 2 * 220 * 5 + 3 * 14 * (10 + 14) + 14 * 14 + 14 + 2 * 14
-    assert cost.per_second(model) == cost.multiplications(model, 1) * 12.5
+    assert cost.macs(model, 1) == 2 * 220 * 5 + 3 * 14 * (10 + 14) + 14 * 14 + 14 + 2 * 14
+    assert cost.macs_per_second(model) == cost.macs(model, 1) * 12.5
 
 
 def test_weights_of_a_bundle_are_counted_without_its_front_end(shipped):
@@ -45,54 +49,40 @@ def test_weights_of_a_bundle_are_counted_without_its_front_end(shipped):
     assert 70_443 < cost.weight_bytes(model, shipped, "model.int8.onnx") < 1.2 * 70_443
 
 
-Measured = tuple[table.Row, table.Clips]
-
-
-def a_row(training: table.Training, form: str, missed: int, parameters: int) -> Measured:
+def a_row(training: Training, form: str, missed: int, parameters: int) -> Row:
     """Of three seeds, each of which misses so many of 40 clips, not the same ones."""
     labels = np.array([1] * 40 + [0] * 400)
     scores, hits = np.where(labels == 1, 0.9, 0.1) * np.ones((3, 1)), np.ones((3, 40))
     for seed in range(3):
         scores[seed, seed : seed + missed] = 0.0
         hits[seed, seed : seed + missed] = 0
-    figures = table.figures_of(
-        [
-            {
-                "au_fa_fr": 1e-4,
-                "one_minus_auroc": 1e-3,
-                "frr_at_half_percent_far": missed / 40,
-                "speech_at_operating_point": {"per_hour": 1.5},
-                "misses_clean": {"share": missed / 40},
-            }
-        ]
-        * 3
-    )
-    weights = parameters * (4 if form == table.FLOAT else 1)
+    evaluation = {
+        "au_fa_fr": 1e-4,
+        "one_minus_auroc": 1e-3,
+        "frr_at_half_percent_far": missed / 40,
+        "speech_at_operating_point": {"per_hour": 1.5},
+        "misses_clean": {"share": missed / 40},
+    }
+    weights = parameters * (4 if form == FLOAT else 1)
     costs = parameters, 12.5 * parameters, 25 * parameters, weights, weights + 9000.0, 1.0, 3
-    return table.Row(training, form, *costs, figures, (0.0, 0.1)), table.Clips(scores, labels, hits)
+    return Row(training, form, *costs, shown_figures([evaluation] * 3), (0.0, 0.1), Clips(scores, labels, hits))
 
 
-BASE, TAUGHT, ALONE = table.Training("base", False), table.Training("kd", False), table.Training("kd", True)
+BASE, TAUGHT, ALONE = Training("base", False), Training("kd", False), Training("kd", True)
+PLAN = Plan(Path(), Path(), [BASE, TAUGHT, ALONE])
 
 
 @pytest.fixture
-def found() -> dict[table.Key, Measured]:
-    return {
-        (training, form): a_row(training, form, missed, parameters)
+def rows() -> list[Row]:
+    return [
+        a_row(training, form, missed, parameters)
         for training, missed, parameters in ((BASE, 2, 8000), (TAUGHT, 3, 1000), (ALONE, 20, 1000))
-        for form in table.Options(Path(), Path(), (0,), False, "happy").forms_of(training)
-    }
+        for form in PLAN.forms_of(training)
+    ]
 
 
-OPTIONS = table.Options(Path(), Path(), (0, 1, 2), False, "happy")
-
-
-def nothing() -> tuple[list[table.Row], table.Pairs]:
-    return table.kept(Path(), OPTIONS, [BASE])
-
-
-def test_document_says_what_was_measured(found, tmp_path):
-    table.write(OPTIONS, found, tmp_path, nothing())
+def test_document_says_what_was_measured(rows, tmp_path):
+    table.write(PLAN, rows, tmp_path)
     text = (tmp_path / "results.md").read_text()
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "| 8.0 × | 8.0 × |" in [line for line in text.splitlines() if line.startswith("| KD | 1 000")][0]
@@ -103,90 +93,60 @@ def test_document_says_what_was_measured(found, tmp_path):
         assert (tmp_path / picture).stat().st_size > 10_000 and f"({picture})" in text
 
 
-def test_a_row_can_be_renewed_and_the_others_stay(found, tmp_path):
-    path = tmp_path / "results.json"
-    table.write(OPTIONS, found, tmp_path, nothing())
-    whole, text = path.read_text(), (tmp_path / "results.md").read_text()
-    base = {key: value for key, value in found.items() if key[0] == BASE}
-    table.write(OPTIONS, base, tmp_path, table.kept(path, OPTIONS, [BASE]))
-    assert (path.read_text(), (tmp_path / "results.md").read_text()) == (whole, text)
-    for line in ("| KD | B |", "| KD | KD alone |", "| DQ+KD | KD |", "| DQ+B | B |"):
-        assert line in text
-    old = table.kept(path, OPTIONS, [BASE, TAUGHT, ALONE])
-    assert not old[0] and not any(old[1].values())
-    table.write(OPTIONS, found, tmp_path, old)
-    assert path.read_text() == whole
+def test_the_quality_table_has_a_cell_for_each_column(rows):
+    lines = [line.split(" | ") for line in quality_table(rows).splitlines()]
+    assert {len(line) for line in lines} == {len(COLUMNS) + 2}
+    assert lines[0][3:5] == ["FRR at 0.5 % FAR, %", "95 % interval"]
+    assert lines[2][3:5] == ["5.0 (5.0 … 5.0)", "0.0 … 10.0"]
 
 
-def test_what_was_compared_with_a_renewed_row_goes(found, tmp_path):
-    path, control = tmp_path / "results.json", table.Training("small", False)
-    taught = table.Training("small-kd", False)
-    both = {(t, table.FLOAT): a_row(t, table.FLOAT, 3, 1000) for t in (control, taught)}
-    table.write(OPTIONS, found | both, tmp_path, nothing())
-    assert "| small-kd | small |" in (tmp_path / "results.md").read_text()
-    rows, pairs = table.kept(path, OPTIONS, [BASE, control])
-    assert taught in [row.training for row in rows] and taught not in [pair.one[0] for pair in pairs["control"]]
-    assert taught in [pair.one[0] for pair in pairs["base"]]
+def names(pairs: list[tuple[Row, Row]]) -> list[tuple[str, str]]:
+    return [(one.name, other.name) for one, other in pairs]
 
 
-def test_a_table_of_something_else_is_left_alone(found, tmp_path):
-    path = tmp_path / "results.json"
-    table.write(OPTIONS, found, tmp_path, nothing())
-    for options, wanted in ((OPTIONS, [TAUGHT]), (replace(OPTIONS, keyword="computer"), [BASE])):
-        with pytest.raises(table.TableError, match="name base first, or pass --out"):
-            table.kept(path, options, wanted)
-    path.write_text("<<<<<<< HEAD")
-    with pytest.raises(table.TableError, match="results.json: .*; restore it, or remove it to begin anew"):
-        table.kept(path, OPTIONS, [BASE])
-
-
-def names(pairs: list[tuple[table.Key, table.Key]]) -> list[tuple[str, str]]:
-    return [(table.FORMS[one[1]] + one[0].name, table.FORMS[other[1]] + other[0].name) for one, other in pairs]
-
-
-def test_pairs_are_of_one_recipe_and_one_form(found):
-    keys = list(found)
-    assert names(table.controlled(keys)) == [("KD", "KD alone")]
-    assert names(table.compared(keys)) == [("KD", "B")]
-    pairs = names(table.quantized(keys))
+def test_pairs_are_of_one_recipe_and_one_form(rows):
+    assert names(control_pairs(rows)) == [("KD", "KD alone")]
+    assert names(base_pairs(rows)) == [("KD", "B")]
+    pairs = names(int8_pairs(rows))
     assert {("DQ+KD", "KD"), ("SQ+KD", "KD")} < set(pairs) and not any("alone" in one for one, _ in pairs)
 
 
 def test_what_was_trained_for_int8_is_compared_with_what_was_not():
-    pairs = names(table.quantized([(BASE, form) for form in table.FORMS]))
+    pairs = names(int8_pairs([a_row(BASE, form, 2, 8000) for form in FORMS]))
     assert {("QAT+B", "B"), ("QAT+B", "DQ+B"), ("QAT+B", "SQ+B")} < set(pairs)
 
 
-def test_equal_models_are_not_shown_to_differ(found):
-    pair = table.compare((BASE, "dynamic"), (BASE, table.FLOAT), found)
-    assert "neither" in table.comparison_table([pair])
+def test_equal_models_are_not_shown_to_differ(rows):
+    same = {row.form: row for row in rows if row.training == BASE}
+    assert "no difference shown" in comparison_table([(same["dynamic"], same[FLOAT])])
 
 
 def test_every_taught_recipe_has_its_control_and_the_base_comes_first():
-    every = table.trainings([])
-    assert every[0] == table.Training("base", False) and table.Training("base", True) not in every
+    every = trainings([])
+    assert every[0] == Training("base", False) and Training("base", True) not in every
     assert {t.recipe for t in every} == set(recipe.known())
     for name in ("kd", "kd2", "ad-kd", "sp-ad-kd", "kd14"):
-        assert table.Training(name, True) in every
+        assert Training(name, True) in every
     for name in ("small", "tiny"):  # a recipe of its own is the control
-        taught, control = table.Training(f"{name}-kd", False), table.Training(name, False)
-        assert table.Training(f"{name}-kd", True) not in every
-        assert table.trainings(["base", f"{name}-kd"])[1:] == [taught, control]
-        assert ((taught, table.FLOAT), (control, table.FLOAT)) in table.controlled([(t, table.FLOAT) for t in every])
-    assert [t.name for t in table.trainings(["kd2", "base"])] == ["KD2", "KD2 alone", "B"]
+        taught, control = Training(f"{name}-kd", False), Training(name, False)
+        assert Training(f"{name}-kd", True) not in every
+        assert trainings(["base", f"{name}-kd"])[1:] == [taught, control]
+        both = [a_row(training, FLOAT, 3, 1000) for training in (taught, control)]
+        assert control_pairs(both) == [tuple(both)]
+    assert [t.name for t in trainings(["kd2", "base"])] == ["KD2", "KD2 alone", "B"]
 
 
 def test_a_recipe_is_known_by_its_path_too_and_two_of_one_name_are_refused(tmp_path):
     path = recipe.path_of("base")
-    assert table.trainings([str(path)]) == table.trainings(["base"])
+    assert trainings([str(path)]) == trainings(["base"])
     shutil.copy(path, tmp_path / "base.toml")
-    with pytest.raises(table.TableError, match="two recipes are called B"):
-        table.trainings(["base", str(tmp_path / "base.toml")])
+    with pytest.raises(TableError, match="two recipes are called B"):
+        trainings(["base", str(tmp_path / "base.toml")])
 
 
 def test_a_run_of_another_recipe_is_not_taken_for_done(tmp_path):
-    options = table.Options(Path(), tmp_path, (0,), True, "happy")
-    folder = options.run(BASE, 0)
+    plan = Plan(Path(), tmp_path, [], seeds=(0,), quick=True)
+    folder = plan.run(BASE, 0)
     made = recipe.quick(recipe.read(recipe.path_of("base"), ["happy"], 0))
     made = replace(made, train=replace(made.train, quantized_epochs=0))
     for one, same in ((made, True), (replace(made, train=replace(made.train, dropout=0.5)), False)):
@@ -195,35 +155,35 @@ def test_a_run_of_another_recipe_is_not_taken_for_done(tmp_path):
             (stage / "model.safetensors").touch()
             (stage / "log.csv").write_text("epoch\n1\n2\n3\n4\n")
         save_file({"x": np.zeros(1)}, folder / "last.safetensors", {"recipe": json.dumps(asdict(one))})
-        assert table.trained(options, BASE, 0) == same
+        assert is_trained(plan, BASE, 0) == same
 
 
 def test_a_run_is_done_when_all_its_epochs_are(tmp_path):
-    options = table.Options(Path(), tmp_path, (0,), True, "happy")
-    kd = table.Training("kd", False)
-    folder = options.run(kd, 0)
-    assert folder.name == "happy-kd-s0" and not table.trained(options, kd, 0)
+    plan = Plan(Path(), tmp_path, [], seeds=(0,), quick=True)
+    kd = Training("kd", False)
+    folder = plan.run(kd, 0)
+    assert folder.name == "happy-kd-s0" and not is_trained(plan, kd, 0)
     folder.mkdir()
     (folder / "model.safetensors").touch()
     for epochs, done in ((3, False), (4, True)):  # a quick one has four
         (folder / "log.csv").write_text("epoch\n" + "".join(f"{i}\n" for i in range(epochs)))
-        assert table.trained(options, kd, 0) == done
-    assert not table.trained(replace(options, quick=False), kd, 0)
+        assert is_trained(plan, kd, 0) == done
+    assert not is_trained(replace(plan, quick=False), kd, 0)
 
 
 def test_every_form_is_one_that_the_export_tries():
-    assert set(table.FORMS) - {table.FLOAT} <= set(CANDIDATES)
+    assert set(FORMS) - {FLOAT} <= set(CANDIDATES)
 
 
 def test_a_bundle_without_a_file_that_the_table_wants_is_not_taken_for_done(tmp_path):
     manifest = tmp_path / "manifest.json"
     manifest.write_text('{"files": {"model.onnx": {}, "model.int8.onnx": {}, "model.dynamic.onnx": {}}}')
-    assert table.holds(manifest, ()) and table.holds(manifest, ("dynamic",))
-    assert not table.holds(manifest, ("dynamic", "static"))
+    assert holds(manifest, ()) and holds(manifest, ("dynamic",))
+    assert not holds(manifest, ("dynamic", "static"))
 
 
 def test_front_is_what_nothing_cheaper_beats():
-    assert table_plots.pareto([1, 2, 3, 4, 2], [5, 3, 4, 1, 2]) == [0, 4, 3]
+    assert pareto([1, 2, 3, 4, 2], [5, 3, 4, 1, 2]) == [0, 4, 3]
 
 
 TINY = """
@@ -267,12 +227,13 @@ def test_from_recordings_to_the_table_and_nothing_twice(corpus, tmp_path, regist
     monkeypatch.setattr(table, "SEEDS", (0,))
     monkeypatch.setattr("sys.argv", ["table", "wide.toml", "narrow.toml", "--data", "data"])
     assert table.main() == 0, capfd.readouterr().err
-    once, text = capfd.readouterr().out, (tmp_path / "docs" / "results.md").read_text()
+    once, text = capfd.readouterr().out, (tmp_path / "runs" / "table" / "results.md").read_text()
     assert "training 3 of 3: narrow alone, seed 0" in once
     for name in ("wide", "DQ+wide", "SQ+wide", "narrow", "DQ+narrow", "QAT+narrow"):
         assert text.count(f"\n| {name} |") >= 2
     assert "\n| narrow alone |" in text and "| narrow | narrow alone |" in text
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    files = [path for path in (tmp_path / "runs").rglob("*") if path.is_file() and path.parent.name != "table"]
+    made = {path: path.stat().st_mtime_ns for path in files}
     assert table.main() == 0 and "training" not in capfd.readouterr().out
     assert made == {path: path.stat().st_mtime_ns for path in made}
 

@@ -117,7 +117,7 @@ def test_tampered_weights_leave_the_older_bundle_alone(tmp_path, monkeypatch):
         weights[weights.shape[0] // 2] += 0.05
 
     monkeypatch.setattr(export.bundle, "export_onnx", tampered(export_onnx, one_row))
-    with pytest.raises(VerifyError, match=r"^model\.onnx is not the model it was made of: score differs by"):
+    with pytest.raises(VerifyError, match=r"^model\.onnx does not agree with the trained model: score differs by"):
         export_bundle(detector, tmp_path / "dist")
     assert [path.name for path in (tmp_path / "dist").iterdir()] == ["test"]
     assert [path.name for path in older.parent.iterdir()] == ["manifest.json"]

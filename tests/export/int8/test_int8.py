@@ -121,7 +121,7 @@ def test_the_report_is_held_to_the_graph(measured):
     taken = found.trials[found.chosen]
     assert floats == set(taken.left_float) == {"members.0.conv/Conv", "MatMul"}
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in report.splitlines() if line.count("|") == 4}
-    assert f"{taken.bytes / 1024:.1f} KiB" in rows["members.0.conv/Conv"] and "“dynamic”" in rows["members.0.conv/Conv"]
+    assert f"{taken.bytes / 1024:.1f} KiB" in rows["members.0.conv/Conv"] and "dynamic: " in rows["members.0.conv/Conv"]
     assert "exponentials" in rows["MatMul"]
     assert "| int8 |" in rows["members.0.cells.1.of_hidden/Gemm"]
     for name in found.trials:
@@ -133,6 +133,9 @@ def test_a_checkpoint_without_measurements_follows_the_rule(tiny):
     assert chosen_form(detector) == TRAINED and chosen_form(replace(detector, trained_ranges={})) == UNMEASURED
     measured = Recorded("a test", {}, "a test", "static", {"static": trial()})
     assert chosen_form(replace(detector, recorded=measured)) == "static"
+    unknown = Recorded("a test", {}, "a test", "ternary", {"ternary": trial()})
+    with pytest.raises(VerifyError, match="unknown form, ternary: measure it again"):
+        chosen_form(replace(detector, recorded=unknown))
     assert chosen_form(replace(detector, recorded=Recorded("a test", {}), trained_ranges={})) == UNMEASURED
 
 
@@ -205,8 +208,8 @@ def test_choosing():
 
 def test_why_a_node_stays_float_is_told_in_figures():
     found = {"static": trial(more_misses=0.01, left_float=[]), "dynamic": trial(bytes=2048, left_float=["conv"])}
-    assert why_float(found, "dynamic", "conv").startswith("taken: 2.0 KiB")
-    assert "“static”: 1.0 KiB, +1.00 points" in why_float(found, "dynamic", "conv")
+    assert why_float(found, "dynamic", "conv").startswith("chosen: 2.0 KiB")
+    assert "static: 1.0 KiB, +1.00 points" in why_float(found, "dynamic", "conv")
     assert "without int8.json" in why_float({}, UNMEASURED, "conv")
 
 

@@ -1,4 +1,4 @@
-"""A state dict of the seeds' CRNN, against a reference written from the papers' definition and torchaudio."""
+"""A state dict of the CRNN of kws_project and kws-hw, against a reference written from the papers and torchaudio."""
 
 import json
 
@@ -10,7 +10,7 @@ from torch import nn
 from torchaudio.transforms import MelSpectrogram
 
 from export.audio import synthesise
-from export.foreign import read_state_dict
+from export.state_dict import read_state_dict
 from export.step.step import offline_scores
 from training.model.checkpoint import CheckpointError
 
@@ -23,7 +23,7 @@ class Attention(nn.Module):
         self.energy = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1))
 
 
-class SeedCRNN(nn.Module):
+class TheirCRNN(nn.Module):
     """Conv2d over mel × time, GRU, softmax attention over the last `window` hops, linear, softmax over two classes."""
 
     def __init__(self, channels=8, kernel=(5, 20), stride=(2, 8), hidden=64, layers=2, classes=2, both_ways=False):
@@ -60,16 +60,16 @@ def save(model, path, wrap=lambda state: state):
     return path
 
 
-def test_bundle_of_a_seed_scores_as_the_seed_does(tmp_path, audio, run):
+def test_bundle_of_a_state_dict_scores_as_its_model_does(tmp_path, audio, run):
     torch.manual_seed(5)
-    seed = SeedCRNN()
-    file = save(seed, tmp_path / "base.pt")
+    theirs = TheirCRNN()
+    file = save(theirs, tmp_path / "base.pt")
     code, out, _ = run(
-        *("--seed-state-dict", file, "--keyword", "sheila", "--name", "sheila-seed", "--out", tmp_path / "dist"),
+        *("--state-dict", file, "--keyword", "sheila", "--name", "sheila-imported", "--out", tmp_path / "dist"),
         *("--window", 11),
     )
     assert code == 0
-    bundle = tmp_path / "dist" / "sheila-seed"
+    bundle = tmp_path / "dist" / "sheila-imported"
     assert str(bundle) in out
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert (manifest["keywords"], manifest["threshold"], manifest["refractory_hops"]) == (["sheila"], [0.7], 12)
@@ -82,7 +82,7 @@ def test_bundle_of_a_seed_scores_as_the_seed_does(tmp_path, audio, run):
         feed = dict(zip((state.name for state in rest), states, strict=True))
         score, *states = session.run(None, {"audio": hop[None].numpy(), **feed})
         scores.append(score[0, 0])
-    expected = seed.posteriors(audio, 11)[:, 1].numpy()
+    expected = theirs.posteriors(audio, 11)[:, 1].numpy()
     assert np.ptp(expected) > 0.02
     np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-4)
 
@@ -91,25 +91,25 @@ def test_bundle_of_a_seed_scores_as_the_seed_does(tmp_path, audio, run):
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])
 def test_other_sizes_wrappers_and_classes(tmp_path, audio, keyword_class, wrapper):
     torch.manual_seed(6)
-    seed = SeedCRNN(channels=5, kernel=(11, 20), stride=(7, 8), hidden=24, layers=1)
-    file = save(seed, tmp_path / "seed.pt", lambda state: {wrapper: state})
+    theirs = TheirCRNN(channels=5, kernel=(11, 20), stride=(7, 8), hidden=24, layers=1)
+    file = save(theirs, tmp_path / "theirs.pt", lambda state: {wrapper: state})
     model = read_state_dict(file, (7, 8), 16, keyword_class)
-    expected = seed.posteriors(audio, 16)[:, keyword_class]
+    expected = theirs.posteriors(audio, 16)[:, keyword_class]
     torch.testing.assert_close(offline_scores(model, audio)[:, 0], expected, rtol=0, atol=1e-4)
 
 
 REFUSED = {
-    "classes": (lambda: SeedCRNN(classes=3).state_dict(), "3 classes"),
-    "bidirectional": (lambda: SeedCRNN(both_ways=True).state_dict(), "bidirectional"),
-    "stride": (lambda: SeedCRNN(stride=(3, 8)).state_dict(), "--stride"),
-    "missing": (lambda: {k: v for k, v in SeedCRNN().state_dict().items() if "classifier" not in k}, "is missing"),
-    "missing inside": (lambda: {k: v for k, v in SeedCRNN().state_dict().items() if k != "gru.bias_hh_l1"}, "bias_hh"),
-    "extra": (lambda: SeedCRNN().state_dict() | {"norm.weight": torch.zeros(3)}, "norm.weight"),
-    "nan": (lambda: {k: v * float("nan") for k, v in SeedCRNN().state_dict().items()}, "not finite"),
+    "classes": (lambda: TheirCRNN(classes=3).state_dict(), "3 classes"),
+    "bidirectional": (lambda: TheirCRNN(both_ways=True).state_dict(), "bidirectional"),
+    "stride": (lambda: TheirCRNN(stride=(3, 8)).state_dict(), "--stride"),
+    "missing": (lambda: {k: v for k, v in TheirCRNN().state_dict().items() if "classifier" not in k}, "is missing"),
+    "missing inside": (lambda: {k: v for k, v in TheirCRNN().state_dict().items() if k != "gru.bias_hh_l1"}, "bias_hh"),
+    "extra": (lambda: TheirCRNN().state_dict() | {"norm.weight": torch.zeros(3)}, "norm.weight"),
+    "nan": (lambda: {k: v * float("nan") for k, v in TheirCRNN().state_dict().items()}, "not finite"),
     "no tensors": (lambda: {"a": 1}, "not a state dict"),
     "list": (lambda: [1, 2], "not a state dict"),
-    "dimensions": (lambda: SeedCRNN().state_dict() | {"conv.0.weight": torch.zeros(8, 5)}, "dimensions"),
-    "pickled code": (lambda: SeedCRNN(), "cannot be read"),
+    "dimensions": (lambda: TheirCRNN().state_dict() | {"conv.0.weight": torch.zeros(8, 5)}, "dimensions"),
+    "pickled code": (lambda: TheirCRNN(), "cannot be read"),
 }
 
 
@@ -127,7 +127,7 @@ def test_broken_files_are_refused_in_one_line(tmp_path, run, content, words):
 
 
 def check_refusal(run, tmp_path, words):
-    code, _, err = run("--seed-state-dict", tmp_path / "x.pt", "--keyword", "k", "--out", tmp_path / "dist")
+    code, _, err = run("--state-dict", tmp_path / "x.pt", "--keyword", "k", "--out", tmp_path / "dist")
     assert code == 2
     assert len(err.splitlines()) == 1 and words in err
     assert not (tmp_path / "dist").exists()

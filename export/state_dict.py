@@ -1,7 +1,8 @@
-"""Read a state dict of the seed projects: the same CRNN, kept as a pickle and with its sizes nowhere but in the shapes.
+"""Read a state dict of kws_project or kws-hw, two student projects on Speech Commands with the same CRNN. It is a
+pickle file of tensors; the sizes of the network follow from their shapes.
 
-Their network reads log-mel with a floor of 1e-9 as it is, so `centre` takes back the lift of our features; its softmax
-over two classes is our sigmoid of the log-odds, whichever class is the keyword.
+Their network reads log-mel with a floor of 1e-9 as it is. Earshot's reads its height above the floor, which `centre`
+undoes. A softmax over two classes equals a sigmoid of the log-odds, whichever class is the keyword.
 """
 
 import math
@@ -25,14 +26,14 @@ def read_state_dict(path: Path, stride: tuple[int, int], window: int, keyword_cl
     tensors = load(path)
     refuse_others(path, tensors)
     size = infer_size(path, tensors, stride, window)
-    if keyword_class == 0:  # ours come after "none of them"
+    if keyword_class == 0:  # Earshot's keywords come after "none of them"
         for name in ("classifier.weight", "classifier.bias"):
             tensors[name] = tensors[name].flip(0)
     model = CRNN(size)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"{path}: not the seeds' CRNN: {' '.join(str(error).split())[:200]}") from None
+        raise CheckpointError(f"{path}: not their CRNN: {' '.join(str(error).split())[:200]}") from None
     return model.eval()
 
 
@@ -42,14 +43,14 @@ def load(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except Exception as error:  # torch and pickle raise nearly anything at a broken file
+    except Exception as error:  # torch and pickle raise many types at a broken file
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path}: cannot be read as a state dict of tensors: {reason[0][:150]}") from None
     for wrapper in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{path}: not a state dict: names and tensors are wanted, and nothing else")
+        raise CheckpointError(f"{path}: not a state dict: it must hold names and tensors, and nothing else")
     tensors = {str(name): tensor.float() for name, tensor in content.items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
@@ -58,14 +59,14 @@ def load(path: Path) -> dict[str, Tensor]:
 
 
 def refuse_others(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Networks that resemble the seeds' but would score wrongly, each with its own word."""
+    """Raise CheckpointError for networks that resemble theirs but would score wrongly, each with its reason."""
     for name, dimensions in (("conv.0.weight", 4), ("gru.weight_ih_l0", 2), ("classifier.weight", 2)):
         if name not in tensors:
             raise CheckpointError(f"{path}: {name} is missing; it has {', '.join(sorted(tensors)[:8])} …")
         if tensors[name].dim() != dimensions:
             raise CheckpointError(f"{path}: {name} has {tensors[name].dim()} dimensions instead of {dimensions}")
     if any(name.endswith("_reverse") for name in tensors):
-        raise CheckpointError(f"{path}: its GRU is bidirectional; it needs audio that a stream has not heard yet")
+        raise CheckpointError(f"{path}: its GRU is bidirectional; it needs future audio, which a stream does not have")
     if (classes := len(tensors["classifier.weight"])) != 2:
         raise CheckpointError(f"{path}: its classifier has {classes} classes; only two can be read, keyword and other")
 
