@@ -20,8 +20,8 @@ IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-suppor
 TEST_SYSTEM := clang pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck qemu-user-static
 
-.PHONY: help help-all export wheel fuzz-engine record check test pytest test-all soak train table ablation data demo evaluate compare measure bench test-arm64 \
-  deploy flash image test-image lock system test-system image-system clean
+.PHONY: help help-all export wheel demo record data train measure evaluate compare bench table ablation fuzz-engine soak \
+  test-arm64 deploy flash image test-image test test-all check pytest lock clean system test-system image-system
 .DEFAULT_GOAL := help
 
 # `##@` begins a group of targets; `target: … ## text` is in `make help`, `target: … ##+ text` in `make help-all` alone.
@@ -29,7 +29,7 @@ TEST_SYSTEM := clang pulseaudio pulseaudio-utils libasound2-plugins mosquitto op
 define list
 @awk -v all='$(1)' '/^##@ / {print "\n" substr($$0, 5)} \
   /^[a-z0-9-]+:.* ##[+]? / && (all || !/ ##[+] /) { \
-    name = text = $$0; sub(/:.*/, "", name); sub(/.* ##[+]? /, "", text); printf "  make %-10s  %s\n", name, text}' Makefile
+    name = text = $$0; sub(/:.*/, "", name); sub(/.* ##[+]? /, "", text); printf "  make %-12s %s\n", name, text}' Makefile
 endef
 
 help:
@@ -48,7 +48,7 @@ export: .venv/ready ## every shipped checkpoint → a verified bundle in dist/
 demo: .venv/ready ## a picture of a recording: level, mel, score, events (WAV=file.wav BUNDLE=…)
 	$(PY) -m edge_demo.demo $(if $(WAV),"$$WAV") $(if $(BUNDLE),--bundle="$$BUNDLE")
 
-wheel: export ##+ the runtime with the default bundles as a Python package: dist/earshot-*.whl
+wheel: export ## the runtime with the default bundles as a Python package: dist/earshot-*.whl
 	$(PIP_WHEEL)
 	@ls dist/earshot-*.whl
 
