@@ -50,12 +50,13 @@ def test_from_nothing_to_a_detection_in_a_minute(wheel, shipped, tmp_path):
     subprocess.run([binaries / "pip", "install", "--quiet", wheel], check=True)
     found = subprocess.run([binaries / "earshot", "wav", shipped / "keywords.wav"], check=True, capture_output=True)
     assert b'"keyword": "happy"' in found.stdout
-    assert time.monotonic() - began < 60
+    taken = time.monotonic() - began
     listed = subprocess.run([binaries / "earshot", "bundles"], check=True, capture_output=True, text=True)
     assert listed.stdout == "happy-ensemble: happy\n"
     program = "import earshot, sys; earshot.Detector('happy'); print({'torch', 'runtime', 'training'} & {*sys.modules})"
     run = subprocess.run([binaries / "python", "-c", program], check=True, capture_output=True, text=True)
     assert run.stdout == "set()\n"
+    assert taken < 60  # last: a machine that is loaded fails this alone
 
 
 @pytest.mark.slow
