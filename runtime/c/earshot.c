@@ -78,6 +78,8 @@ static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 static inline float tangent(float x) { return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f); } /* tanh */
 
+static inline float rectified(float x) { return x > 0 ? x : 0; }
+
 /* sin(2 pi k / 400) for k = 0...499: cosines are the same, 100 further on. */
 static void fill_sines(float *sine) {
   for (int k = 0; k <= 50; k++) { /* an eighth of a turn by Taylor's series; the rest mirrors it */
@@ -127,7 +129,13 @@ static uint32_t matrix_bytes(uint32_t type, uint32_t inputs, uint32_t outputs) {
   return (inputs + 1) * rounded_up(outputs, GROUP) * 4;
 }
 
-static uint32_t bands_of(const Sizes *s) { return (N_MELS - s->kernel_mels) / s->stride_mels + 1; }
+/* Nothing here divides integers: small CPUs would need a library for it. */
+static uint32_t bands_of(const Sizes *s) {
+  uint32_t bands = 1;
+  for (uint32_t end = s->kernel_mels + s->stride_mels; end <= N_MELS; end += s->stride_mels) bands++;
+  return bands;
+}
+
 static uint32_t columns_of(const Sizes *s) { return s->channels * (s->mix ? s->mix : bands_of(s)); }
 static uint32_t hop_frames_of(const Sizes *s) { return s->stride_frames * s->steps; }
 static uint32_t ring_of(const Sizes *s) { return s->window + s->averaged - 1; } /* with the present hop */
@@ -549,7 +557,7 @@ static void multiply_int8(const int8_t *restrict weight, int inputs, int outputs
   }
 }
 
-/* The matrix at `at` times x (inputs) gives y (outputs, rounded up to a multiple of GROUP). Returns what lies behind. */
+/* The matrix at `at` times x gives y, whose size is rounded up to a multiple of GROUP. Returns where the next lies. */
 static const unsigned char *multiply(const unsigned char *at, uint32_t type, uint32_t inputs, uint32_t outputs,
                                      const float *x, int16_t *rounded, float *y) {
   if (type == INT8)
@@ -577,27 +585,35 @@ static Work work_of(const earshot *e) {
   return w;
 }
 
+/* The frames and mel bands under the kernel, in one row. */
+static const float *patch_of(const earshot *e, int position, int band, const Work *w) {
+  const Sizes *s = &e->size;
+  const int width = (int)s->kernel_mels, stride = (int)s->stride_frames, height = (int)s->kernel_frames;
+  const int skipped = stride > height ? stride - height : 0; /* a kernel shorter than its stride reads the end of it */
+  const float *from = e->frames + (position * stride + skipped) * N_MELS + band * (int)s->stride_mels;
+  for (int t = 0; t < height; t++) memcpy(w->patch + t * width, from + t * N_MELS, (size_t)width * sizeof *from);
+  return w->patch;
+}
+
 /* The convolutions: frames to columns. */
 static const unsigned char *convolve(earshot *e, const unsigned char *at, const Work *w) {
   const Sizes *s = &e->size;
-  const int bands = e->bands, positions = bands * (int)s->steps, width = (int)s->kernel_mels, stride = (int)s->stride_frames;
-  const int skipped = stride > (int)s->kernel_frames ? stride - (int)s->kernel_frames : 0;
+  const uint32_t inputs = s->kernel_mels * s->kernel_frames;
+  const int channels = (int)s->channels, positions = e->bands * (int)s->steps;
   const unsigned char *after = at;
-  float *heard = s->mix ? w->heard : w->columns;
-  for (int position = 0; position < positions; position++) {
-    const float *from = e->frames + (position / bands * stride + skipped) * N_MELS + position % bands * (int)s->stride_mels;
-    for (int t = 0; t < (int)s->kernel_frames; t++)
-      memcpy(w->patch + t * width, from + t * N_MELS, (size_t)width * sizeof *from);
-    after = multiply(at, FLOAT32, s->kernel_mels * s->kernel_frames, s->channels, w->patch, NULL, w->said);
-    for (int c = 0; c < (int)s->channels; c++)
-      heard[c * positions + position] = s->mix && !(w->said[c] > 0) ? 0 : w->said[c];
+  float *to = s->mix ? w->heard : w->columns;
+  for (int i = 0; i < (int)s->steps; i++) {
+    for (int band = 0; band < e->bands; band++, to++) {
+      after = multiply(at, FLOAT32, inputs, s->channels, patch_of(e, i, band, w), NULL, w->said);
+      for (int c = 0; c < channels; c++) to[c * positions] = s->mix ? rectified(w->said[c]) : w->said[c];
+    }
   }
   if (!s->mix) return after;
-  for (int c = 0; c < (int)s->channels; c++) {
+  for (int c = 0; c < channels; c++) {
     float *columns = w->columns + c * (int)s->mix;
-    after = multiply(after, FLOAT32, (uint32_t)positions, s->mix, heard + c * positions, NULL, columns);
+    after = multiply(after, FLOAT32, (uint32_t)positions, s->mix, w->heard + c * positions, NULL, columns);
   }
-  for (int i = 0; i < e->columns; i++) w->columns[i] = w->columns[i] > 0 ? w->columns[i] : 0;
+  for (int i = 0; i < e->columns; i++) w->columns[i] = rectified(w->columns[i]);
   return after;
 }
 
@@ -617,7 +633,8 @@ static const unsigned char *recur(const Sizes *s, const unsigned char *at, uint3
 }
 
 /* What one member says of the hop: the attention's weight, and weight x log-odds of each keyword. */
-static const unsigned char *vote(const Sizes *s, const unsigned char *at, const float *hidden, float *said, const Work *w) {
+static const unsigned char *vote(const Sizes *s, const unsigned char *at, const float *hidden, float *said,
+                                 const Work *w) {
   at = multiply(at, s->type, s->hidden, s->hidden, hidden, w->rounded, w->a);
   for (int i = 0; i < (int)s->hidden; i++) w->a[i] = tangent(w->a[i]);
   at = multiply(at, s->type, s->hidden, 1, w->a, w->rounded, w->b);

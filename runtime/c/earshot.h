@@ -12,8 +12,9 @@
  *       if (score[0] >= earshot_threshold(engine, 0)) ...   and not within earshot_refractory_hops of the last event
  *     }
  *
- * The library allocates nothing, keeps no global state and calls memcpy, memmove and memset only. Weights are read where
- * they lie and must stay there. Several engines may share weights; one engine must not be used by two threads at once.
+ * The library allocates nothing, keeps no global state, and calls memcpy, memmove, memset, memcmp and strlen only.
+ * Weights are read where they lie and must stay there. Several engines may share weights; one engine must not be used
+ * by two threads at once.
  * docs/engine-c.md has the format of the weights, and memory and time for several models.
  */
 #ifndef EARSHOT_H
@@ -48,8 +49,8 @@ int earshot_init(void *memory, size_t memory_size, const void *weights, size_t w
 /* Start a new stream: nothing has been heard. */
 void earshot_reset(earshot *engine);
 
-/* One hop: earshot_hop_samples(engine) samples at 16 kHz, float in -1...1 or int16, give earshot_keywords(engine) scores
- * in 0...1. EARSHOT_NOT_FINITE: the scores are 0 and the stream was reset. */
+/* One hop: earshot_hop_samples(engine) samples at 16 kHz, float in -1...1 or int16, give earshot_keywords(engine)
+ * scores in 0...1. EARSHOT_NOT_FINITE: the scores are 0 and the stream was reset. */
 int earshot_step(earshot *engine, const float *hop, float *scores);
 int earshot_step_int16(earshot *engine, const int16_t *hop, float *scores);
 

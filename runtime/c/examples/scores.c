@@ -91,7 +91,8 @@ static double listen(earshot *engine, Content audio, int floats) {
       printf("%.9g%c", (double)scores[k], k + 1 < keywords ? ' ' : '\n');
       const int high = scores[k] >= earshot_threshold(engine, k);
       if (high && before[k] >= refractory)
-        fprintf(stderr, "%.2f s: %s, score %.3f\n", (double)((i + 1) * hop) / 16000, earshot_keyword(engine, k), (double)scores[k]);
+        fprintf(stderr, "%.2f s: %s, score %.3f\n", (double)((i + 1) * hop) / 16000, earshot_keyword(engine, k),
+                (double)scores[k]);
       before[k] = high ? 0 : before[k] + 1;
     }
   }

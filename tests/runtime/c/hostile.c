@@ -104,7 +104,8 @@ static void try_flipped(unsigned char *bytes, size_t size, long count) {
   unsigned char *copy = malloc(size);
   for (long i = 0; i < count; i++) {
     memcpy(copy, bytes, size);
-    for (uint32_t flips = 1 + next() % 8; flips; flips--) copy[20 + next() % (size - 20)] ^= (unsigned char)(1u << next() % 8);
+    for (uint32_t flips = 1 + next() % 8; flips; flips--)
+      copy[20 + next() % (size - 20)] ^= (unsigned char)(1u << next() % 8);
     if (i % 8) mend(copy, size);
     try_weights(copy, size);
   }
