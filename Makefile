@@ -130,16 +130,18 @@ pytest: .venv/ready | test-system ##+ tests alone
 	$(PY) -m pytest -n 2 --dist loadfile
 
 # For Python 3.11 to 3.13, x86-64 and arm64: one version of each package that fits all. The device's and the peers' are ours.
+# make.lock is uv alone, which looks for the others, and for the next uv.
 LOCK := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
   --upgrade --custom-compile-command "make lock"
 lock: ##+ the newest versions that requirements.txt allows, with their SHA-256: *.lock
 	"$$PYTHON" -m venv --clear .venv-lock
-	.venv-lock/bin/python -m pip install --quiet uv
+	.venv-lock/bin/python -m pip install --quiet --require-hashes --requirement make.lock
 	$(LOCK) requirements.txt --output-file requirements.lock
 	printf '%s\n' soxr wyoming | $(LOCK) --constraints requirements.lock runtime/requirements.txt - \
 	  --output-file runtime/requirements.lock
 	printf '%s\n' pymicro-wakeword==2.5.0 pyopen-wakeword==1.1.0 | $(LOCK) --constraints requirements.lock - \
 	  --output-file edge_demo/bench/peers.lock
+	echo uv | $(LOCK) - --output-file make.lock
 
 clean: ## remove .venv and dist
 	rm -rf .venv .venv-peers .venv-lock dist

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from edge_demo.deploy import disk
+from edge_demo.deploy import disk, install
 from edge_demo.deploy.command import DeployError
 from edge_demo.deploy.disk import Partition
 
@@ -20,7 +20,7 @@ GROUPS = "adm,dialout,cdrom,sudo,audio,video,plugdev,games,users,input,render,ne
 
 def configure(image: Path, firmware: Partition, root: Partition, settings: dict[str, Any]) -> None:
     """Write the settings to the boot partition: as cloud-init's files where the system has it (Trixie), else as a
-    program that systemd runs once, named on the kernel's command line (Bookworm). Raises DeployError.
+    program that systemd runs once, named on the kernel's command line (Bookworm). Raises DeployError and InstallError.
     """
     command_line = disk.fat_read(image, firmware, "cmdline.txt")
     files: dict[str, str] = {}
@@ -28,7 +28,7 @@ def configure(image: Path, firmware: Partition, root: Partition, settings: dict[
         if "wifi" in settings and not (system / "usr/sbin/NetworkManager").exists():
             raise DeployError(f"{image}: has no NetworkManager, so no Wi-Fi: leave [wifi] out, and use a cable")
         fstab = system / "etc/fstab"
-        fstab.write_text(for_root_alone(fstab.read_text()))
+        install.write(fstab, for_root_alone(install.text_of(fstab)).encode(errors="surrogateescape"), 0o644)
         if (system / "usr/bin/cloud-init").exists():
             files |= cloud_init(settings)
             (system / "etc/cloud/cloud-init.disabled").unlink(missing_ok=True)

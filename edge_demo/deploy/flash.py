@@ -20,27 +20,33 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edge_demo.deploy import card, disk, payload
-from edge_demo.deploy.command import ROOT, DeployError, add_bundles, run
+from edge_demo.deploy.command import ROOT, DeployError, add_bundles
 from edge_demo.deploy.disk import CHUNK
 from edge_demo.deploy.first_boot import configure
+from edge_demo.deploy.install import InstallError
 from edge_demo.deploy.settings import check_user, read_settings
 
+LARGEST_IMAGE = 32 << 30  # bytes unpacked; Raspberry Pi OS has 3 (Lite) to 15
+UNPACK_MEMORY = 256 << 20  # bytes; what xz -9 has packed takes 65 MB
 SPARE = 64 << 20  # bytes that stay free on the root partition
 
 
 def put(image: Path, bundles: list[Path], config: Path | None, settings: dict[str, Any] | None) -> None:
     """Put a release, its configuration and the settings onto an image in a file, in place.
 
-    Raises DeployError; the image may then be incomplete.
+    Raises DeployError and InstallError; the image may then be incomplete.
     """
     parts = disk.partitions(image)
     if len(parts) < 2:
         raise DeployError(f"{image}: has {len(parts)} partitions, where Raspberry Pi OS has two: take its image")
     firmware, root = parts[0], parts[-1]
+    with disk.loop_device(image, root) as device:
+        disk.check(device)
     with disk.mounted(image, root, "ro") as folder:
         python = python_of(image, folder)
         check_user(folder, settings or {})
@@ -66,15 +72,43 @@ def python_of(image: Path, root: Path) -> str:
 
 
 def unpack(image: Path, out: Path) -> None:
-    """Copy an image, unpacked. Raises DeployError."""
+    """A copy to work on, which takes no room where there are zeros. Raises DeployError."""
+    if not image.is_file():
+        raise DeployError(f"{image}: is no file: name a .img or .img.xz")
+    room = shutil.disk_usage(out.parent).free * 9 // 10
     try:
-        if image.suffix == ".xz":
-            with lzma.open(image) as source, open(out, "wb") as target:
-                shutil.copyfileobj(source, target, CHUNK)
-        else:
-            run("cp", "--sparse=always", image, out)
+        with open(image, "rb") as source, open(out, "wb") as target:
+            for chunk in _unxz(source) if image.suffix == ".xz" else iter(lambda: source.read(CHUNK), b""):
+                if chunk.count(0) == len(chunk):
+                    target.seek(len(chunk), os.SEEK_CUR)
+                else:
+                    room -= target.write(chunk)
+                if target.tell() > LARGEST_IMAGE:
+                    raise DeployError(f"{image}: is larger than {LARGEST_IMAGE >> 30} GB: take Raspberry Pi OS Lite")
+                if room < 0:
+                    raise DeployError(f"{image}: is larger than what {out.parent} has room for: free some there")
+            target.truncate()
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise DeployError(f"{image}: cannot be unpacked ({error}): download it again") from None
+
+
+def _unxz(source: BinaryIO) -> Iterator[bytes]:
+    """What is in a .xz file, whose streams may be several. Raises LZMAError, and EOFError when it ends too soon."""
+    decoder, packed = None, b""
+    while packed or (packed := source.read(CHUNK)):
+        if decoder is None:
+            packed = packed.lstrip(b"\0")  # which may stand between two
+            if not packed:
+                continue
+            decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, UNPACK_MEMORY)
+        yield decoder.decompress(packed, CHUNK)
+        while not (decoder.needs_input or decoder.eof):
+            yield decoder.decompress(b"", CHUNK)
+        packed = decoder.unused_data
+        if decoder.eof:
+            decoder = None
+    if decoder is not None:
+        raise EOFError("it ends too soon")
 
 
 def main() -> int:
@@ -106,7 +140,7 @@ def main() -> int:
             print("erasing", card.check_device(options.device, options.force), flush=True)
             card.write(part, options.device)
             print("done: take the card out")
-    except (DeployError, OSError) as error:
+    except (DeployError, InstallError, OSError) as error:
         print(f"flash: error: {error}", file=sys.stderr)
         return 2
     finally:

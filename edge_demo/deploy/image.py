@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edge_demo.deploy import arm64, flash, initramfs, native
 from edge_demo.deploy.command import ROOT, DeployError, add_bundles, need, run
+from edge_demo.deploy.install import InstallError
 
 FOLDER = ROOT / "dist" / "image"
 SUITE, PYTHON = "trixie", "3.13"
@@ -174,7 +175,7 @@ def main() -> int:
         flash.put(part, options.bundles, options.config, None)
         part.chmod(0o600 if options.config else 0o644)
         part.replace(options.out)
-    except (DeployError, OSError) as error:
+    except (DeployError, InstallError, OSError) as error:
         print(f"image: error: {error}", file=sys.stderr)
         return 2
     finally:

@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import hashlib
 import os
+import re
 import resource
 import shutil
 import signal
@@ -110,6 +111,14 @@ def own_bytes(path: Path) -> bytes | None:
     return None if data is None or len(data) > LARGEST else data
 
 
+def text_of(path: Path) -> str:
+    """Of such a file, which the system has. Raises InstallError."""
+    data = own_bytes(path)
+    if data is None:
+        raise InstallError(f"{path}: no plain file of at most {LARGEST} bytes, as every system has: take another")
+    return data.decode(errors="surrogateescape")
+
+
 def write(path: Path, data: bytes, mode: int, owner: tuple[int, int] = (0, 0)) -> bool:
     """Replace a file atomically, if its content differs → whether it did."""
     if own_bytes(path) == data:
@@ -152,12 +161,11 @@ def make_account(root: Path, release: Path) -> None:
 
 
 def account(root: Path) -> tuple[int, int]:
-    """Numeric ids of the user `earshot` and its group."""
-    for line in (root / "etc/passwd").read_text().splitlines():
-        name, _, uid, gid, *_ = line.split(":")
-        if name == "earshot":
-            return int(uid), int(gid)
-    raise InstallError("there is no user earshot")
+    """Numeric ids of the user `earshot` and its group. Raises InstallError."""
+    match = re.search(r"^earshot:[^:\n]*:(\d{1,9}):(\d{1,9}):", text_of(root / "etc/passwd"), re.MULTILINE)
+    if match is None:
+        raise InstallError("there is no user earshot")
+    return int(match[1]), int(match[2])
 
 
 def install_system(root: Path, release: Path) -> bool:

@@ -10,14 +10,13 @@ import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from edge_demo.deploy import arm64, install
-from edge_demo.deploy.command import ROOT, DeployError
-from runtime.bundle import engine, manifest
+from edge_demo.deploy import arm64, disk, install
+from edge_demo.deploy.command import ROOT, DeployError, run
+from runtime.bundle import manifest, trial
 from runtime.errors import OptionsError
 from runtime.options import read_config
 
@@ -71,7 +70,10 @@ def copy_bundle(bundle: Path, target: Path) -> None:
         for name in manifest.read_manifest(str(target))["files"]:
             if os.path.lexists(f"{place}/{name}"):
                 (target / name).write_bytes(manifest.read_file(place, name, manifest.LARGEST_FILE))
-        engine.Engine(target)  # compares size and SHA-256 of each file, and refuses a bundle without its model
+        set_modes(target)
+        # The trial compares size and SHA-256 of each file, and refuses a bundle without its model.
+        if trial.try_out(target, user=disk.lone_user()) is None:
+            raise DeployError(f"{bundle}: cannot be tried, as {sys.executable} cannot be started again: mend that")
     except manifest.BundleError as error:
         raise DeployError(str(error).replace(place, str(bundle)).replace(str(target), str(bundle))) from None
     finally:
@@ -148,16 +150,16 @@ def config_folder(config: Path, bundles: list[Path], folder: Path) -> None:
 
 
 def into(root: Path, release: Path, config: Path | None) -> None:
-    """Install a release into the root of a system that is not running. Needs root. Raises DeployError."""
+    """Install a release into the root of a system that is not running. Needs root. Raises DeployError and InstallError.
+
+    Nothing that the system brings is run or believed, also not a release that has this one's name.
+    """
     place = root / install.HOME / "releases" / release.name
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-r", "--no-dereference", "--preserve=mode", release, place], check=True)
-        subprocess.run(["chown", "-R", "-h", "0:0", root / install.HOME], check=True)
-    command = [sys.executable, str(place / "install.py"), f"--root={root}", *([f"--config={config}"] if config else [])]
-    process = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-    if process.returncode:
-        raise DeployError(process.stderr.strip().removeprefix("install: error: "))
+    run("rm", "-rf", "--one-file-system", place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    run("cp", "-r", "--no-dereference", "--preserve=mode", release, place)
+    run("chown", "-R", "-h", "0:0", root / install.HOME)
+    install.install(root, place, config)
 
 
 def differences(root: Path, release: Path) -> list[str]:

@@ -20,16 +20,20 @@ A TOML file, readable by you alone:
 
 import base64
 import hashlib
+import os
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+from edge_demo.deploy import install
 from edge_demo.deploy.command import DeployError, run
+from runtime.files import read_plain
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 LONGEST_USER = 32  # characters: useradd's
 LONGEST_SSID = 32  # bytes: IEEE 802.11's
+LARGEST_KEY = 16 << 10  # bytes of its file
 # crypt(5)'s SHA-256, SHA-512, yescrypt and bcrypt. Anything else is a password, also when it begins with $.
 CRYPT = re.compile(
     r"\$(5\$SB{43}|6\$SB{86}|y\$B+\$B+\$B{43}|2[aby]\$\d\d\$B{53})".replace(
@@ -86,13 +90,21 @@ def complete_user(user: dict[str, str]) -> None:
     given = user["ssh-key"]
     if not KEY.fullmatch(given):
         try:
-            user["ssh-key"] = Path(given).expanduser().read_text().strip()
+            user["ssh-key"] = read_plain(str(at_home(given)), LARGEST_KEY)[0].decode().strip()
         except (OSError, UnicodeDecodeError, RuntimeError):  # RuntimeError: ~nobody
             raise DeployError(f"ssh-key {given} cannot be read: name a public key's file") from None
     if "PRIVATE" in user["ssh-key"]:
         raise DeployError(f"{given} is the private key, which stays here: name {given}.pub")
     if not is_key(user["ssh-key"]):
         raise DeployError(f"ssh-key {given[:80]} is no public key: name the file that ends in .pub")
+
+
+def at_home(path: str) -> Path:
+    """~ is the home of whoever called sudo: root has no key of theirs. Raises RuntimeError when there is none."""
+    caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
+    if caller and path.startswith("~/"):
+        path = f"~{caller}{path[1:]}"
+    return Path(path).expanduser()
 
 
 def is_key(line: str) -> bool:
@@ -157,9 +169,9 @@ def check_names(settings: dict[str, Any]) -> None:
 
 
 def check_user(root: Path, settings: dict[str, Any]) -> None:
-    """Raises DeployError when that system has a user or a group of its own by the user's name."""
+    """Raises DeployError when that system has a user or a group of its own by the user's name, and InstallError."""
+    name = settings.get("user", {}).get("name")
     for file in ("etc/passwd", "etc/group"):
-        for line in (root / file).read_text().splitlines():
-            name, _, number, *_ = line.split(":")
-            if name == settings.get("user", {}).get("name") and not 1000 <= int(number) < 60000:
+        for number in re.findall(rf"^{name}:[^:\n]*:(\d+):", install.text_of(root / file), re.MULTILINE):
+            if not 1000 <= int(number) < 60000:
                 raise DeployError(f"user {name} is the system's (/{file} has it): choose another name")

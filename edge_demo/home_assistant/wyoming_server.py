@@ -33,6 +33,7 @@ except ModuleNotFoundError as missing:
 from edge_demo.home_assistant.messages import LONGEST_LINE, Malformed
 from runtime.audio.hops import AudioError
 from runtime.bundle.engine import Engine
+from runtime.bundle.trial import try_out
 from runtime.credit import Credit
 from runtime.errors import BundleError, OptionsError
 from runtime.options import exclude_each_other, read_false_accepts, read_thresholds
@@ -174,7 +175,7 @@ def open_bundles(options: argparse.Namespace) -> Bundles:
     engines: dict[str, Engine] = {}
     owners: dict[str, str] = {}
     for folder in options.bundle:
-        engines[folder] = Engine(folder, options.model)
+        engines[folder] = Engine(folder, options.model, try_out(folder, options.model))
         for keyword in engines[folder].keywords:
             if owners.setdefault(plain(keyword), folder) != folder:
                 fail(f"{keyword} is in both {owners[plain(keyword)]} and {folder}: leave one of them out")

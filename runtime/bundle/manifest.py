@@ -150,7 +150,7 @@ def read_verified(folder: str, files: dict[str, dict[str, Any]], model: str) -> 
         if len(found) != entry["bytes"]:
             refuse(where, f"{len(found)} bytes where {MANIFEST} says {entry['bytes']}, half-written or changed",
                     "copy or export the bundle again")
-        if _sha256(found) != entry["sha256"]:
+        if sha256(found) != entry["sha256"]:
             refuse(where, f"its SHA-256 is not the one in {MANIFEST}, damaged or changed",
                     "copy or export the bundle again")
         if name == model:
@@ -158,7 +158,7 @@ def read_verified(folder: str, files: dict[str, dict[str, Any]], model: str) -> 
     return content
 
 
-def _sha256(content: bytes) -> str:
+def sha256(content: bytes) -> str:
     """By Python's own code where it can be had: hashlib loads OpenSSL, 4 MB that nothing else here needs."""
     for module in ("_sha2", "_sha256", "hashlib"):  # Python 3.12 and later; before; whatever else there is
         try:

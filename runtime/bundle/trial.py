@@ -21,7 +21,8 @@ if not __package__:  # run as a script: find the room as the package it is
 import numpy as np
 
 from runtime.bundle.engine import Engine
-from runtime.bundle.manifest import refuse
+from runtime.bundle.manifest import refuse, sha256
+from runtime.c.library import LibraryError, library
 from runtime.errors import BundleError
 from runtime.sample_rate import SAMPLE_RATE
 
@@ -32,17 +33,18 @@ HOPS = 10  # of silence, and again of noise
 STARTED = "started"
 
 
-def try_out(bundle_dir: str | os.PathLike[str], model: str | None = None) -> str | None:
+def try_out(bundle_dir: str | os.PathLike[str], model: str | None = None, user: int | None = None) -> str | None:
     """The SHA-256 of the model that was tried, or None where no other Python could be started.
 
-    bundle_dir, model: as for Engine. Raises BundleError when the bundle is refused, crashes, takes too long, needs too
+    bundle_dir, model: as for Engine. user: the number of the user and group that the process becomes before it looks at
+    the bundle, which only root can. Raises BundleError when the bundle is refused, crashes, takes too long, needs too
     much memory, or when its step takes longer than the audio lasts. Safe to call from any thread.
     """
     folder = os.fspath(bundle_dir)
-    command = [sys.executable, os.path.abspath(__file__), folder, *([] if model is None else [model])]
+    command = [sys.executable, os.path.abspath(__file__), folder, model or "", *([] if user is None else [str(user)])]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              encoding="utf-8", timeout=SECONDS)
+                              encoding="utf-8", timeout=SECONDS, start_new_session=user is not None)
     except (OSError, TypeError, ValueError):  # no Python's name is known; a folder that is no path, as Engine tells
         return None
     except subprocess.TimeoutExpired:
@@ -70,6 +72,15 @@ def _limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
+def _become(user: int) -> None:
+    """That user, who can start no process. Modules are imported before: this Python may lie where only root reads."""
+    sha256(b"")  # so is its module, at its first use
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+
+
 def _run(engine: Engine) -> None:
     """Silence and a sweep of all frequencies. Raises BundleError when a step takes longer than its audio lasts."""
     sweep = np.sin(np.arange(engine.hop_samples) ** 2.0).astype(np.float32)
@@ -85,15 +96,23 @@ def _run(engine: Engine) -> None:
 def main(arguments: list[str]) -> int:
     assert isinstance(sys.stdout, io.TextIOWrapper)
     sys.stdout.reconfigure(encoding="utf-8")
+    folder, model, *user = arguments
     with contextlib.suppress(ImportError):  # before memory is bounded; a device for .bin files has none
         import runtime.bundle.onnx_network  # noqa: F401
+    if user:
+        with contextlib.suppress(LibraryError):  # which may have to be compiled, and lies where root's cache is
+            library()
     print(STARTED, flush=True)
     _limit()
     try:
-        engine = Engine(*arguments)
+        if user:
+            os.chdir(folder)  # now, as the way there may be root's alone
+            _become(int(user[0]))
+        engine = Engine("." if user else folder, model or None)
         _run(engine)
     except BundleError as error:
-        print(error)
+        text = str(error)
+        print(folder + text[1:] if user and text.startswith("./") else text)
         return 2
     print(engine.sha256)
     return 0

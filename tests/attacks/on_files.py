@@ -135,7 +135,7 @@ TOLD = ("        if told != manifest[key]:\n", "        if False:\n")
 
 ATTACKS = {
     "tampered": Attack(tampered, "its SHA-256 is not the one in", [
-        ('_sha256(found) != entry["sha256"]', "False")], fires),
+        ('sha256(found) != entry["sha256"]', "False")], fires),
     "manifest as a bomb": Attack(bomb, "more than the 1048576 allowed", [
         ("    if info.st_size > largest:\n", "    if False:\n"), ("file.read(largest + 1)", "file.read()")]),
     "manifest too deep": Attack(deep, "not JSON", [

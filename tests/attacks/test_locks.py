@@ -1,5 +1,5 @@
 """What is installed is what was locked: versions with SHA-256, for the desk (requirements.lock), the device
-(runtime/requirements.lock) and the peers, and a registry that gives out something else.
+(runtime/requirements.lock), the peers and what renews the locks, and a registry that gives out something else.
 """
 
 import base64
@@ -22,7 +22,7 @@ from edge_demo.deploy import arm64
 from edge_demo.deploy.command import DeployError
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ("requirements.lock", "runtime/requirements.lock", "edge_demo/bench/peers.lock")
+LOCKS = ("requirements.lock", "runtime/requirements.lock", "edge_demo/bench/peers.lock", "make.lock")
 ENTRY = re.compile(r"^([^ #\n].*?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)(?:    #.*\n)*", re.MULTILINE)
 
 
@@ -106,6 +106,22 @@ def test_the_device_gets_what_was_locked_and_nothing_else(registry, tmp_path):
     weak = weaken("edge_demo/deploy/arm64.py", ('"--require-hashes", ', ""))
     weak.add_wheels("3.13", "soxr==1.0\n", tmp_path / "weak")
     assert (tmp_path / "weak/soxr.py").read_text() == "evil"
+
+
+def test_what_renews_the_locks_was_locked_too(registry, tmp_path):
+    """It sees whatever the registry has, and writes down what is installed from then on."""
+    mark = tmp_path / "evil uv"
+    lock = wheel(registry, "uv", "1.0", {"uv.py": "good"})
+    wheel(registry, "uv", "1.0", {
+        "uv.py": f"def main():\n    open({str(mark)!r}, 'w')\n",
+        "uv-1.0.dist-info/entry_points.txt": "[console_scripts]\nuv = uv:main\n"})
+    (tmp_path / "make.lock").write_text(lock)
+    makefile, mend = (ROOT / "Makefile").read_text(), "--quiet --require-hashes --requirement make.lock"
+    assert makefile.count(mend) == 1
+    for text, is_run in ((makefile, False), (makefile.replace(mend, "--quiet uv"), True)):
+        (tmp_path / "Makefile").write_text(text)
+        subprocess.run(["make", "lock"], cwd=tmp_path)
+        assert mark.exists() == is_run
 
 
 class Desk:

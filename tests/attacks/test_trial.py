@@ -96,6 +96,55 @@ def test_without_a_second_python_there_is_no_trial(tmp_path, monkeypatch):
         assert trial.try_out(folder) is None
 
 
+# As another user
+
+USER = 61184
+RUN = "        _run(engine)\n"
+BECOME = "            _become(int(user[0]))\n"
+SPIES = {
+    "reads": ("        refuse('secret', open({0!r}).read(), '')\n", BECOME),
+    "writes": ("        open({0!r}, 'w').close()\n", BECOME),
+    "starts others": ("        os._exit(os.fork() and 2)\n", "    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"),
+    "speaks to the terminal": ("        refuse('session', str(os.getsid(0) == os.getsid(os.getppid())), '')\n",
+                               ", start_new_session=user is not None"),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user: run it with sudo")
+@pytest.mark.parametrize("spy", SPIES)
+def test_a_bundle_that_got_further_than_it_should(tmp_path, weak_trial, spy):
+    """What it would do is done in the place of its steps."""
+    act, mend = SPIES[spy]
+    folder, secret = toy.write_bundle(tmp_path / "bundle"), tmp_path / "secret"
+    folder.chmod(0o755)
+
+    def attack(*out: tuple[str, str]) -> str:
+        secret.write_text("of root")
+        secret.chmod(0o600)
+        weak = weak_trial((RUN, act.format(str(secret))), *out)
+        try:
+            return str(weak.try_out(folder, user=USER))
+        except weak.BundleError as error:
+            return str(error)
+
+    def is_done(said: str) -> bool:
+        return {"reads": "of root" in said, "writes": not secret.read_text(), "starts others": "code 2" in said,
+                "speaks to the terminal": "session: True" in said}[spy]
+
+    assert not is_done(attack())
+    assert is_done(attack((mend, "            pass\n" if mend == BECOME else "")))
+
+
+def test_what_root_tries_is_told_with_its_name(tmp_path):
+    folder = toy.write_bundle(tmp_path / "bundle")
+    folder.chmod(0o755)
+    if os.geteuid() == 0:
+        assert trial.try_out(folder, user=USER) == Engine(folder).sha256
+    (folder / "report.md").write_text("# repart\n")
+    with pytest.raises(BundleError, match=f"^{folder}/report.md: its SHA-256"):
+        trial.try_out(folder, user=USER if os.geteuid() == 0 else None)
+
+
 def used(process: int) -> float:
     """Processor time of a process and its children, in seconds."""
     with contextlib.suppress(OSError):

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from floods import AUDIO, message
 from programs import descriptors, eventually, memory, weakened
+from test_endless import at_every_step
+from test_memory import SIZES
+from test_trial import QUICK
 from toy import write_bundle
 from wake_server import WakeServer
 
@@ -163,6 +166,27 @@ def test_who_does_not_read_is_let_go_of(server):
     assert attack(server(soon, (SERVER, "CLOSE_SECONDS = 5.0", "CLOSE_SECONDS = 0.5"))) == 0
     end = "            self._open.pop(task, None)\n"
     assert attack(server(soon, (SERVER, f"{end}            writer.transport.abort()\n", end))) == 10
+
+
+# Bundles
+
+
+def test_a_bundle_whose_step_never_ends(tmp_path):
+    """As far as the scan knows, when this is taken out of it."""
+    at_every_step(tmp_path / "bundle")
+    weak = [("runtime/bundle/onnx_sizes.py", old, new) for old, new in SIZES] + [("runtime/bundle/trial.py", *QUICK)]
+
+    def attack(name: str, *changes: tuple[str, str, str]) -> str:
+        """What it says; nothing when it does not end."""
+        script = weakened(tmp_path / name, *weak, *changes) / SERVER
+        command = [sys.executable, script, "--bundle", tmp_path / "bundle", "--uri", "tcp://127.0.0.1:0"]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=30).stderr
+        except subprocess.TimeoutExpired:
+            return ""
+
+    assert "its trial took more than 1 s" in attack("real")
+    assert not attack("weak", (SERVER, ", try_out(folder, options.model)", ""))
 
 
 # Memory, and the disk that lines go to

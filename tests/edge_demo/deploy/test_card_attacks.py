@@ -2,9 +2,11 @@
 
 import json
 import os
+import pwd
 import stat
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,40 @@ def test_settings_that_cannot_work_are_refused(told, mistake):
             weak.read_settings(told)
     else:
         assert weak.read_settings(told)
+
+
+def test_the_key_is_that_of_whoever_called_sudo(tmp_path, told, monkeypatch):
+    """And not root's, who could log in then, and they could not."""
+    keys = {name: KEY.replace("anna", f"{name} at home") for name in ("anna", "root")}
+    for name, key in keys.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "key.pub").write_text(f"{key}\n")
+    homes = {name: types.SimpleNamespace(pw_dir=str(tmp_path / name)) for name in keys}
+    monkeypatch.setattr(pwd, "getpwnam", homes.__getitem__)
+    monkeypatch.setenv("HOME", str(tmp_path / "root"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    told.write_text(SETTINGS.replace(KEY, "~/key.pub"))
+
+    def key(module: Any = settings) -> str:
+        return module.read_settings(told)["user"]["ssh-key"]
+
+    assert key() == keys["root"]
+    monkeypatch.setenv("SUDO_USER", "anna")
+    assert key() == keys["anna"]
+    assert key(weaken("edge_demo/deploy/settings.py", ("if caller and", "if False and"))) == keys["root"]
+    monkeypatch.setenv("SUDO_USER", "bert")
+    with pytest.raises(DeployError, match="ssh-key ~/key.pub cannot be read"):
+        key()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # who may call themselves what they like
+    assert key() == keys["root"]
+
+
+@pytest.mark.parametrize("name", ["pipe", "/dev/zero"])
+def test_a_key_without_end_is_not_waited_for(tmp_path, told, name):
+    os.mkfifo(tmp_path / "pipe")
+    told.write_text(SETTINGS.replace(KEY, str(tmp_path / name)))
+    with pytest.raises(DeployError, match="cannot be read"):
+        settings.read_settings(told)
 
 
 def test_a_key_of_every_kind_is_taken(tmp_path):
@@ -166,7 +202,7 @@ def test_what_lies_there_is_read_by_root_alone(tmp_path):
     before = (root / "etc/fstab").read_text()
     for fstab, expected in ((before, 0), (first_boot.for_root_alone(before), 1)):
         options = fstab.splitlines()[0].split()[3]
-        with disk.mounted(card, disk.partitions(card)[0], options) as folder:
+        with disk.mounted(card, disk.partitions(card)[0], options, kind="vfat") as folder:
             process = subprocess.run(["cat", folder / "user-data"], user=65534, group=65534, capture_output=True)
             assert process.returncode == expected, fstab
             assert (folder / "user-data").read_text() == "#cloud-config\n"

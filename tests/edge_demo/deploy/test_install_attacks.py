@@ -58,6 +58,13 @@ def test_it_is_the_services_user_who_looks(place):
     check(weaken("edge_demo/deploy/install.py", as_root), place, program)
 
 
+def test_it_takes_no_modules_from_the_services_user(place):
+    """Python would look for some in its home, which is the user's, but for -I."""
+    program = 'case "$*" in "-I "*) exit 0; esac; exit 1'
+    check(install, place, program)
+    assert "does not run here" in refusal(weaken("edge_demo/deploy/install.py", ('"-I", ', "")), place, program)
+
+
 @pytest.mark.parametrize(("limit", "program"), [
     ("RLIMIT_DATA", "/usr/bin/head -c 400M /dev/zero | /usr/bin/tail -n 1 | /usr/bin/wc -c | /bin/grep -q 419430400"),
     ("RLIMIT_FSIZE", "/usr/bin/head -c 2M /dev/zero >&2"),

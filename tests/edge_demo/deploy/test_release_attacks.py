@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,14 +11,14 @@ import pytest
 from toy import write_bundle
 from weaken import weaken
 
-from edge_demo.deploy import install, payload
+from edge_demo.deploy import disk, install, payload
 from edge_demo.deploy.command import DeployError
-from runtime.bundle import manifest
+from runtime.bundle import manifest, trial
 
 SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
 LISTED = ('manifest.read_manifest(str(target))["files"]', "os.listdir(place)")
 READ = ("manifest.read_file(place, name, manifest.LARGEST_FILE)", 'Path(place, name).read_bytes()')
-CHECKED = ("        engine.Engine(target)", "        pass")
+CHECKED = ("if trial.try_out(target, user=disk.lone_user()) is None:", "if False:")
 
 
 @pytest.fixture
@@ -96,6 +97,22 @@ def test_a_listed_file_that_is_another_is_refused(tmp_path, toy):
         payload.copy_bundle(toy, tmp_path / "out")
     weaken("edge_demo/deploy/payload.py", CHECKED).copy_bundle(toy, tmp_path / "weak")
     assert (tmp_path / "weak" / "report.md").read_text() == "# repart\n"
+
+
+def test_it_is_not_root_who_loads_a_bundle(tmp_path, toy, monkeypatch):
+    """tests/attacks/test_trial.py has what becomes of it then."""
+    users: list[int | None] = []
+    monkeypatch.setattr(trial, "try_out", lambda folder, user: users.append(user) or "tried")
+    payload.copy_bundle(toy, tmp_path / "out")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    payload.copy_bundle(toy, tmp_path / "mine")
+    assert users[0] in disk.USERS and users[1] is None
+
+
+def test_a_bundle_that_nobody_could_try_is_refused(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(DeployError, match="cannot be tried, as /bin/false cannot be started"):
+        payload.copy_bundle(toy, tmp_path / "out")
 
 
 def test_names_of_folders_are_good_toml_on_the_device(tmp_path, small_site):
