@@ -1,1 +1,1 @@
-"""What shows a bundle at work: evaluation, pictures, benchmarks, deployment. Knows bundles by runtime/ alone."""
+"""What shows a bundle at work; imports runtime and training.model, and each folder says what it imports."""

@@ -1,7 +1,7 @@
-"""Draw what a bundle makes of a recording: level, mel picture, and score over time with the events marked.
+"""Draw a recording and a bundle's answer: waveform, log-mel spectrogram, and score over time with the events marked.
 
-    make demo WAV=recording.wav
-    python -m edge_demo.demo recording.wav --bundle dist/happy-ensemble --out demo.png
+make demo WAV=recording.wav
+python -m edge_demo.demo recording.wav --bundle dist/happy-ensemble --out demo.png
 """
 
 import argparse
@@ -17,18 +17,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from runtime.audio import AudioError, quiet_room, wav_hops
-from runtime.detector import Detector
-from runtime.engine import BundleError, Engine
-from training.features import FLOOR, FRAME_STEP, SAMPLE_RATE, TAIL, LogMel
+from runtime.audio.hops import AudioError, quiet_room, wav_hops
+from runtime.bundle.detector import Detector
+from runtime.bundle.engine import Engine
+from runtime.errors import BundleError
+from training.model.features import FLOOR, FRAME_STEP, SAMPLE_RATE, TAIL, LogMel
 
 
 def run(engine: Engine, path: str) -> tuple[np.ndarray, np.ndarray, list[tuple[float, int]]]:
     """A WAV file through a bundle: audio (n,), scores (hops, keywords), events as (seconds, keyword)."""
     detector = Detector(engine.thresholds, engine.refractory_hops)
     audio, scores, events = [], [], []
-    told = wav_hops(path, engine.hop_samples, lambda text: print(f"demo: {text}", file=sys.stderr))
-    for hop in chain(told, quiet_room(engine.hop_samples)):
+    hops = wav_hops(path, engine.hop_samples, lambda text: print(f"demo: {text}", file=sys.stderr))
+    for hop in chain(hops, quiet_room(engine.hop_samples)):
         audio.append(hop)
         scores.append(engine.step(hop))
         time = len(audio) * engine.hop_samples / SAMPLE_RATE
@@ -52,8 +53,8 @@ def draw(engine: Engine, audio: np.ndarray, scores: np.ndarray, events: list[tup
     for keyword, name in enumerate(engine.keywords):
         (line,) = score.step(np.arange(len(scores) + 1) * hop, np.append(0, scores[:, keyword]), label=name)
         score.axhline(engine.thresholds[keyword], color=line.get_color(), linestyle=":", linewidth=1)
-        for time, found in events:
-            if found == keyword:
+        for time, detected in events:
+            if detected == keyword:
                 score.axvline(time, color=line.get_color(), alpha=0.5)
                 score.annotate(f"{name} {time:.2f} s", (time, 1.03), fontsize=8, annotation_clip=False)
     score.set(ylabel="score (dotted: threshold)", xlabel="seconds", ylim=(0, 1.15), xlim=(0, seconds))

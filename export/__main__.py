@@ -1,7 +1,7 @@
-"""Trained checkpoints → bundles that run without us.
+"""Trained checkpoints → bundles that need neither torch nor training.
 
     python -m export models/happy-base --out dist
-    python -m export --seed-state-dict base.pt --keyword sheila --name sheila-seed --out dist
+    python -m export --state-dict base.pt --keyword sheila --out dist
 
 Exit code 0: every bundle is written and verified; 1: one was not, and nothing is left of it; 2: wrong arguments or an
 unusable checkpoint.
@@ -17,12 +17,12 @@ import torch
 
 from export.bundle import export
 from export.detector import Detector, read_checkpoint
-from export.foreign import read_state_dict
-from export.quantize import CANDIDATES
+from export.int8.quantize import CANDIDATES
+from export.state_dict import read_state_dict
 from export.verify import VerifyError
-from training import checkpoint
+from training.model import checkpoint
 
-REFRACTORY_HOPS = 12  # of a seed's model: about a second
+REFRACTORY_HOPS = 12  # of an imported state dict: about a second
 FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     bundles = []
     for detector in detectors:
         try:
-            bundles.append(export(detector, options.out, say, options.also))
+            bundles.append(export(detector, options.out, log, options.also))
         except VerifyError as error:
             complain(f"{detector.name}: no bundle: {error}", 1)
         except OSError as error:
@@ -58,23 +58,23 @@ def parser() -> argparse.ArgumentParser:
     known.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundles go to DIR/<name>")
     known.add_argument("--also", action="append", default=[], choices=CANDIDATES, metavar="CANDIDATE",
                        help="keep this int8 form too, whether it agrees or not, as model.CANDIDATE.onnx; may be given "
-                       f"again; one of {', '.join(f'“{name}”' for name in CANDIDATES)}")  # fmt: skip
-    seed = known.add_argument_group("import a state dict of the seed projects")
-    seed.add_argument("--seed-state-dict", type=Path, metavar="FILE.pt", help="a CRNN with conv, gru, attention, ...")
-    seed.add_argument("--keyword", help="the word it was trained for")
-    seed.add_argument("--name", help="of the bundle (default: KEYWORD-seed)")
-    seed.add_argument("--stride", type=pair, default=(2, 8), metavar="MELxFRAMES", help="convolution's (default: 2x8)")
-    seed.add_argument("--window", type=positive, default=16, help="hops that the attention sees (default: 16)")
-    seed.add_argument("--keyword-class", type=int, choices=(0, 1), default=1, help="which class it is (default: 1)")
-    seed.add_argument("--threshold", type=fraction, default=0.7, help="score of a detection (default: the seeds' 0.7)")
+                       f"again; one of {', '.join(CANDIDATES)}")  # fmt: skip
+    other = known.add_argument_group("import a state dict of the student projects kws_project and kws-hw")
+    other.add_argument("--state-dict", type=Path, metavar="FILE.pt", help="a CRNN with conv, gru, attention, ...")
+    other.add_argument("--keyword", help="the word it was trained for")
+    other.add_argument("--name", help="of the bundle (default: KEYWORD-imported)")
+    other.add_argument("--stride", type=pair, default=(2, 8), metavar="MELxFRAMES", help="convolution's (default: 2x8)")
+    other.add_argument("--window", type=positive, default=16, help="hops that the attention sees (default: 16)")
+    other.add_argument("--keyword-class", type=int, choices=(0, 1), default=1, help="which class it is (default: 1)")
+    other.add_argument("--threshold", type=fraction, default=0.7, help="score of a detection (default: 0.7)")
     return known
 
 
 def pair(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", text)
-    if not found:
+    match = re.fullmatch(r"([1-9]\d?)x([1-9]\d?)", text)
+    if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not two numbers with an x between them, such as 2x8")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def positive(text: str) -> int:
@@ -94,13 +94,13 @@ def fraction(text: str) -> float:
 
 
 def read(options: argparse.Namespace) -> list[Detector]:
-    """All that is asked for, before anything is written. Raises CheckpointError."""
+    """All detectors, before anything is written. Raises CheckpointError."""
     detectors = [read_checkpoint(path) for path in options.checkpoints]
-    if options.seed_state_dict:
+    if options.state_dict:
         if not options.keyword:
-            raise checkpoint.CheckpointError("--seed-state-dict needs --keyword WORD: the file does not name it")
-        model = read_state_dict(options.seed_state_dict, options.stride, options.window, options.keyword_class)
-        name = options.name or f"{options.keyword}-seed"
+            raise checkpoint.CheckpointError("--state-dict needs --keyword WORD: the file does not name it")
+        model = read_state_dict(options.state_dict, options.stride, options.window, options.keyword_class)
+        name = options.name or f"{options.keyword}-imported"
         detectors.append(Detector(name, model, [options.keyword], [options.threshold], REFRACTORY_HOPS))
     if not detectors:
         raise checkpoint.CheckpointError("nothing to export: name a checkpoint, such as models/happy-base")
@@ -114,8 +114,8 @@ def read(options: argparse.Namespace) -> list[Detector]:
 
 
 def table(bundles: list[dict[str, Any]], out: Path) -> str:
-    """Sizes, highest score on the verification audio, how far scores are from the trained model's, step times of all
-    files; the default of each bundle is marked."""
+    """A line for each file: size, highest score on the verification audio, differences from the trained model's scores,
+    step time. The default of each bundle is marked."""
     heads = f"{'KiB':>7} {'score':>6} {'largest':>9} {'mean':>9} {'allowed':>9} {'µs/step':>8}"
     lines = [f"{'bundle and file':<40} {heads}"]
     for bundle in bundles:
@@ -131,12 +131,12 @@ def table(bundles: list[dict[str, Any]], out: Path) -> str:
     return "\n".join(lines)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def complain(line: str, code: int) -> int:
-    say(f"export: {line}")
+    log(f"export: {line}")
     return code
 
 

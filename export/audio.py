@@ -1,9 +1,8 @@
-"""Audio to verify an export with: deterministic, made of numpy alone, like speech where it matters.
+"""Audio to verify an export with: deterministic, made by numpy alone, and with the spectrum and envelope of speech.
 
-An export has no recordings at hand, and needs none to compare two forms of one model: it needs audio that moves every
-part of it. So: syllables (voiced pulses through moving formants, fricative noise) at changing pitch and level, bursts,
-a steady tone, full scale with clipping, a whisper, and digital silence; and then what the model at hand itself takes
-for its keywords.
+An export has no recordings. Comparing two forms of one model needs audio that drives every part of it: syllables
+(voiced pulses through moving formants, fricative noise) at changing pitch and level, bursts, a steady tone, full scale
+with clipping, a whisper, digital silence, and sounds that the model itself takes for its keywords.
 """
 
 import math
@@ -15,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from export.detector import Detector
-from training.crnn import CRNN, log_odds
-from training.features import SAMPLE_RATE
+from training.model.crnn import CRNN, log_odds
+from training.model.features import SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 SEED = 1
@@ -39,17 +38,17 @@ FORMANTS = np.array(  # Hz, of vowels (Peterson & Barney 1952, men): i, ɪ, ɛ, 
 )
 
 
-def verification_audio(spoken: Audio) -> Audio:
-    """24 s that are the same for all models, and `keyword_audio` of the model at hand: 16 kHz, −1…1."""
-    return np.concatenate([synthesise(), spoken])
+def verification_audio(keywords: Audio) -> Audio:
+    """24 s that are the same for all models, then the model's own `keyword_audio`: 16 kHz, −1…1."""
+    return np.concatenate([synthesise(), keywords])
 
 
 def keyword_audio(detector: Detector) -> Audio:
     """For each keyword in turn a second of faint noise, 1.6 s that the model takes for it, and half a second."""
     parts: list[Audio] = []
     for index, threshold in enumerate(detector.thresholds):
-        wanted = max(SURE, math.log(threshold / (1 - threshold)) + 1)
-        parts += [hiss(1.0), provoke(detector.model, index, wanted), hiss(0.5)]
+        target = max(SURE, math.log(threshold / (1 - threshold)) + 1)
+        parts += [hiss(1.0), provoke(detector.model, index, target), hiss(0.5)]
     return np.concatenate(parts)
 
 
@@ -104,12 +103,12 @@ def vowel(rng: np.random.Generator, seconds: float) -> NDArray[np.float64]:
     return out / np.abs(out).max() * np.hanning(n)
 
 
-def provoke(model: CRNN, keyword: int, wanted: float, seconds: float = 1.6) -> Audio:
+def provoke(model: CRNN, keyword: int, target: float, seconds: float = 1.6) -> Audio:
     """Noise turned by gradient ascent into what the model takes for a keyword (after Simonyan et al. 2014): from zero
     state, after hiss, and after speech.
 
-    A good model answers 0 to all of `synthesise`, and then a difference of scores says little. This makes any model's
-    score rise, so that verification also sees it above the threshold. keyword: its index; wanted: log-odds.
+    A good model scores 0 over all of `synthesise`, where two forms cannot differ much. This makes any model's score
+    rise above the threshold. keyword: its index; target: log-odds.
     """
     hop, random = model.size.hop_samples, torch.Generator().manual_seed(SEED)
     length = round(seconds * SAMPLE_RATE) // hop * hop
@@ -119,12 +118,12 @@ def provoke(model: CRNN, keyword: int, wanted: float, seconds: float = 1.6) -> A
     optimizer = torch.optim.Adam([audio], lr=3e-3)
     with torch.enable_grad():
         for step in range(MOST_STEPS):
-            heard = torch.cat([before, audio + NOISE * torch.randn(before.shape, generator=random)], dim=1)
+            stream = torch.cat([before, audio + NOISE * torch.randn(before.shape, generator=random)], dim=1)
             shift = int(torch.randint(hop, (), generator=random))  # it may begin anywhere in a hop
-            heard = heard[:, shift : 2 * length - hop + shift]
-            odds = log_odds(model(heard, model.zero_state(len(heard)))[0].logits)[:, -length // hop // 3 :, keyword]
-            odds = odds.clamp(max=wanted).mean(1)
-            if step >= LEAST_STEPS and odds.min() > wanted - 0.5:
+            stream = stream[:, shift : 2 * length - hop + shift]
+            odds = log_odds(model(stream, model.zero_state(len(stream)))[0].logits)[:, -length // hop // 3 :, keyword]
+            odds = odds.clamp(max=target).mean(1)
+            if step >= LEAST_STEPS and odds.min() > target - 0.5:
                 break
             (audio.grad,) = torch.autograd.grad(-odds.mean(), audio)
             optimizer.step()

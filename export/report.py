@@ -1,4 +1,4 @@
-"""report.md: the bundle for people. What is in it, how true each form is to the trained model, what runs how fast."""
+"""report.md, a description of a bundle for people: files, agreement with the trained model, step times, precision."""
 
 import platform
 import tempfile
@@ -13,13 +13,19 @@ import torch
 from matplotlib.figure import Figure
 
 from export.detector import Detector
-from export.onnx import WITH_WEIGHTS
-from export.quantize import FRONT_END
+from export.forms.onnx import WITH_WEIGHTS
+from export.int8.quantize import FRONT_END
 from export.verify import TOLERANCES, Array, Parity, one_thread_session
 
-COLOURS = {"model.onnx": "#1f77b4", "model.torchscript": "#2ca02c", "model.int8.onnx": "#d62728"}
+COLOURS = {
+    "model.onnx": "#1f77b4",
+    "model.torchscript": "#2ca02c",
+    "model.int8.onnx": "#d62728",
+    "model.bin": "#9467bd",
+    "model.int8.bin": "#ff7f0e",
+}
 
-NOT_THE_NETWORK = "front end: its matrices are a recipe of 3 KB, not weights; as int8 numbers they would take 96 KB"
+NOT_THE_NETWORK = "front end: its matrices are computed by a graph of 3 KB; as int8 weights they would take 96 KB"
 
 
 def write_report(
@@ -54,19 +60,19 @@ def write_report(
 
 
 def summary(detector: Detector, measured: dict[str, Any]) -> str:
-    says = ", ".join(f"“{k}” at {t:g}" for k, t in zip(detector.keywords, detector.thresholds, strict=True))
+    thresholds = ", ".join(f"“{k}” at {t:g}" for k, t in zip(detector.keywords, detector.thresholds, strict=True))
     hop_ms = 1000 * detector.hop_samples / detector.sample_rate
     return (
-        f"Keywords and thresholds: {says}. {measured['parameters']:,} parameters, one step per {hop_ms:g} ms. "
-        f"Verified hop by hop over {measured['audio_seconds']:.1f} s of synthetic speech, noise and silence (and what "
-        f"the model itself takes for its keywords) against the trained model run over all of it at once, and again "
-        f"after a reset. Default: `{measured['default_model']}`.\n\n"
+        f"Keywords and thresholds: {thresholds}. {measured['parameters']:,} parameters, one step per {hop_ms:g} ms. "
+        f"Verified hop by hop over {measured['audio_seconds']:.1f} s of synthetic speech, noise, silence and sounds "
+        f"that the model takes for its keywords, against the trained model run over all of it at once, and again after "
+        f"a reset. Default: `{measured['default_model']}`.\n\n"
         f"Made with torch {torch.__version__} and onnxruntime {onnxruntime.__version__}, one thread, on {machine()}."
     )
 
 
 def machine() -> str:
-    """The CPU's name where Linux tells it."""
+    """The CPU's name, on Linux; else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -86,7 +92,7 @@ def files_table(folder: Path, measured: dict[str, Any]) -> str:
 
 
 def nodes_table(folder: Path) -> str:
-    """Operations after onnxruntime's own optimizations on this machine: what a step pays for."""
+    """Operations that a step runs, after onnxruntime's own optimizations on this machine."""
     counts = {name: executed_operations(folder / name) for name in ("model.onnx", "model.int8.onnx")}
     rows = ["| operation | model.onnx | model.int8.onnx |", "|---|--:|--:|"]
     rows.append("| **all** | " + " | ".join(f"**{count.total()}**" for count in counts.values()) + " |")
@@ -103,12 +109,12 @@ def executed_operations(path: Path) -> Counter[str]:
 
 
 def candidates_table(int8: dict[str, Any]) -> str:
-    """Which form was taken, why, and what the others cost."""
+    """The chosen form, the rule, and the figures of all candidates."""
     exact = "Weights and activations are unsigned: the sums are the same on every CPU."
     if "candidates" not in int8:
         return (
-            f"Taken is “{int8['chosen']}”: the checkpoint has no int8.json, which `python -m export.measure` makes of "
-            f"recordings. {exact}"
+            f"Chosen: {int8['chosen']}, by the rule for a checkpoint without int8.json, which "
+            f"`python -m export.int8.measure` makes from recordings. {exact}"
         )
     rows = [
         "| | KiB | float nodes | largest difference | mean | more misses, points | mean difference there |",
@@ -128,9 +134,9 @@ def candidates_table(int8: dict[str, Any]) -> str:
         rows.append(f"| {' | '.join(cells)} |")
     return (
         f"Calibrated on {int8['calibrated_on']}; misses and last column on {int8['measured_on']} "
-        "(`python -m export.measure`, kept in the checkpoint's int8.json). Taken is the one in bold: of those that "
-        "agree and miss no more clips than float, those at most a tenth larger than the smallest; of these, the "
-        f"nearest to float. {exact}\n\n" + "\n".join(rows)
+        "(`python -m export.int8.measure`, kept in the checkpoint's int8.json). Bold: the chosen one. The rule: of "
+        "those that agree and miss no more clips than float, those at most a tenth larger than the smallest; of these, "
+        f"the nearest to float. {exact}\n\n" + "\n".join(rows)
     )
 
 
@@ -164,7 +170,7 @@ def draw_scores(path: Path, detector: Detector, reference: Array, parity: dict[s
 
 
 def draw_times(path: Path, step_us: dict[str, float]) -> None:
-    figure = Figure(figsize=(10, 1.8), layout="constrained")
+    figure = Figure(figsize=(10, 2.4), layout="constrained")
     axes = figure.subplots()
     names = list(step_us)[::-1]
     bars = axes.barh(names, [step_us[name] for name in names], color=[COLOURS.get(n, "grey") for n in names])

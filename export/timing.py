@@ -1,4 +1,4 @@
-"""How long one step takes, in each form: one thread, all forms interleaved, so that a busy machine slows all alike."""
+"""Time of one step in each form: one thread, all forms in turn, so that other load slows all alike."""
 
 import time
 from collections.abc import Sequence
@@ -9,14 +9,13 @@ import torch
 
 from export.detector import Detector
 from export.verify import Array, Form
-from training.crnn import CRNN, State, log_odds
+from training.model.crnn import CRNN, State, log_odds
 
-ROUNDS, STEPS = 40, 20  # steps of each form in a row; 800 in all, and as many more hops of warm-up as one round has
+ROUNDS, STEPS = 40, 20  # of STEPS of each form in a row; one more round warms up
 
 
 def step_times(detector: Detector, forms: dict[str, Form], audio: Array) -> dict[str, float]:
-    """Median microseconds of one step over the hops of `audio`, by name of the form; the trained model in eager
-    PyTorch is measured beside them."""
+    """Median microseconds of one step, by name of the form, and of the trained model in eager PyTorch."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -43,7 +42,7 @@ def time_steps(form: Form, detector: Detector, audio: Array) -> list[float]:
 
 
 def eager_form(model: CRNN) -> Form:
-    """The trained model itself, hop by hop; its states are its own, so a fresh form starts from zeros."""
+    """The trained model itself, hop by hop. It keeps its own state; a new form starts from zeros."""
     state: State = model.zero_state()
 
     def step(audio: Array, _: Sequence[Array]) -> list[Array]:

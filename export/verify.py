@@ -1,7 +1,7 @@
-"""Does every form of a bundle say what the trained model says? If not, there is no bundle.
+"""Check that every form of a bundle computes the trained model's scores. Otherwise the export fails.
 
-The reference is the trained model's own forward over the whole recording in one call. Each form is driven as a
-stranger would drive it: hop by hop, by plain onnxruntime or libtorch, from states of zeros.
+The reference is the trained model's own forward over the whole recording in one call. Each form runs as any reader of
+the bundle would run it: hop by hop, by plain onnxruntime, libtorch or the C engine, from states of zeros.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from export.detector import Detector
-from export.onnx import metadata
-from export.step import offline_scores, state_shapes
-from export.torchscript import load_torchscript
+from export.forms.onnx import metadata
+from export.forms.torchscript import load_torchscript
+from export.step.step import offline_scores, state_shapes
+from runtime.c.library import CEngine, LibraryError
 
 Array = NDArray[np.float32]
 Form = Callable[[Array, Sequence[Array]], list[Array]]  # audio (1, hop), states → score (1, keywords), next states
@@ -31,14 +32,16 @@ class Tolerance:
 
 
 # Float forms: the contract's 1e-4. They differ from the reference by the order of sums. Measured on this audio: at most
-# 5e-6 for two trained models of the base size, 1e-5 for one with wild random weights; 2e-5 over 500 real clips.
+# 5e-6 for two trained models of the base size, 1e-5 for one with large random weights; 2e-5 over 500 real clips.
 # int8: measured on this audio at most 0.021 (mean 0.0012) for happy-base with all its products in int8, and up to 0.06
-# for candidates that this refuses. What int8 costs is for real clips to say (export.measure, edge_demo.compare); this
-# tolerance is to find a broken file.
+# for candidates that this refuses. This tolerance detects a broken file. The loss by int8 is measured on real clips
+# (export.int8.measure, edge_demo.evaluate.compare).
 TOLERANCES = {
     "model.onnx": Tolerance(1e-4, 1e-5),
     "model.torchscript": Tolerance(1e-4, 1e-5),
     "model.int8.onnx": Tolerance(0.05, 0.005),
+    "model.bin": Tolerance(1e-4, 1e-5),
+    "model.int8.bin": Tolerance(0.05, 0.005),
 }
 AFTER_RESET = 1e-6  # of the second run from zeros against the first: the same sums; libtorch may fuse after a warm-up
 
@@ -69,12 +72,12 @@ def compare(name: str, form: Form, detector: Detector, audio: Array, reference: 
     if largest > allowed.largest or mean > allowed.mean:
         hop = int(difference.max(axis=1).argmax())
         raise VerifyError(
-            f"{name} is not the model it was made of: score differs by {largest:.2g} at hop {hop} (allowed "
+            f"{name} does not agree with the trained model: score differs by {largest:.2g} at hop {hop} (allowed "
             f"{allowed.largest:g}), by {mean:.2g} on average (allowed {allowed.mean:g})"
         )
     again = float(np.abs(stream(name, form, detector, audio) - scores).max())
     if again > AFTER_RESET:
-        raise VerifyError(f"{name} remembers something across a reset: the same audio scores {again:.2g} differently")
+        raise VerifyError(f"{name} keeps state across a reset: the second run on the same audio differs by {again:.2g}")
     return Parity(largest, mean, scores)
 
 
@@ -99,11 +102,11 @@ def onnx_form(path: Path, detector: Detector) -> Form:
     inputs = [(i.name, tuple(i.shape), i.type) for i in session.get_inputs()]
     outputs = [(o.name, tuple(o.shape), o.type) for o in session.get_outputs()]
     states = state_shapes(detector.model.size)
-    wanted_inputs = {"audio": (1, detector.hop_samples)} | states
-    wanted_outputs = {"score": (1, len(detector.keywords))} | {f"{n}_next": shape for n, shape in states.items()}
-    for have, wanted in ((inputs, wanted_inputs), (outputs, wanted_outputs)):
-        if have != [(name, shape, "tensor(float)") for name, shape in wanted.items()]:
-            raise VerifyError(f"{path.name} breaks the contract: has {have}, needs {list(wanted.items())}")
+    contract_inputs = {"audio": (1, detector.hop_samples)} | states
+    contract_outputs = {"score": (1, len(detector.keywords))} | {f"{n}_next": shape for n, shape in states.items()}
+    for have, contract in ((inputs, contract_inputs), (outputs, contract_outputs)):
+        if have != [(name, shape, "tensor(float)") for name, shape in contract.items()]:
+            raise VerifyError(f"{path.name} breaks the contract: has {have}, needs {list(contract.items())}")
     if session.get_modelmeta().custom_metadata_map != metadata(detector):
         raise VerifyError(f"{path.name} breaks the contract: its metadata are not the detector's")
     names = [name for name, _, _ in inputs]
@@ -116,11 +119,11 @@ def onnx_form(path: Path, detector: Detector) -> Form:
 
 
 def one_thread_session(model: Path | bytes, optimized: Path | None = None) -> onnxruntime.InferenceSession:
-    """As on the device. model: a file or its content; `optimized`: where to write the graph that is really run."""
+    """As on the device. model: a file or its content; optimized: where to write the graph after optimization."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # that an optimized graph suits this machine alone is what we want of it
+    options.log_severity_level = 3  # no warning that an optimized graph is of this machine alone
     if optimized:
         options.optimized_model_filepath = str(optimized)
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -132,5 +135,29 @@ def torchscript_form(path: Path) -> Form:
     def step(audio: Array, states: Sequence[Array]) -> list[Array]:
         with torch.inference_mode():
             return [tensor.numpy() for tensor in module(*map(torch.from_numpy, (audio, *states)))]
+
+    return step
+
+
+def binary_form(path: Path, detector: Detector) -> Form:
+    """The file in the C engine, which keeps its states to itself: a stream begins with states that it has not seen.
+
+    Raises VerifyError when the engine refuses the file or reads another detector in it.
+    """
+    try:
+        engine = CEngine(path.read_bytes())
+    except LibraryError as error:
+        raise VerifyError(f"{path.name}: {error}") from None
+    told = engine.keywords, engine.hop_samples, engine.refractory_hops
+    if told != (tuple(detector.keywords), detector.hop_samples, detector.refractory_hops):
+        raise VerifyError(f"{path.name} breaks the contract: it says {told}")
+    seen: Array | None = None
+
+    def step(audio: Array, states: Sequence[Array]) -> list[Array]:
+        nonlocal seen
+        if states[0] is not seen:
+            engine.reset()
+            seen = states[0]
+        return [engine.step(audio[0])[None], *states]
 
     return step

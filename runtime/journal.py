@@ -1,4 +1,4 @@
-"""What happened, as JSON lines on standard output: detections, and events that are no detections.
+"""What happened, as lines on standard output: detections, and events that are no detections.
 
 Any thread may post an event; lines are written by the main thread alone, so that they never mix and an output that
 cannot be written is noticed in one place. Every event is counted. An event that comes again and again is written a
@@ -52,4 +52,33 @@ def remark(text: str, end: str = "\n") -> None:
 
 def write(line: dict[str, Any]) -> None:
     """One line, at once. Raises OSError."""
-    print(json.dumps(line), flush=True)
+    print(form(line), flush=True)
+
+
+def as_json(line: dict[str, Any]) -> str:
+    return json.dumps(line)
+
+
+def as_text(line: dict[str, Any]) -> str:
+    """For a person at a terminal."""
+    fields = dict(line)
+    time_s = f"{fields.pop('time_s'):8.2f} s  "
+    event = fields.pop("event", None)
+    if event == "over":
+        fields = fields["detection"]
+        return f"{time_s}{fields['keyword']}: over, highest score {fields['peak']:.3f}"
+    if event is None:
+        event, score = fields.pop("keyword"), fields.pop("score")
+        fields = {"score": f"{score:.3f}", **fields}
+    told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in fields.items())
+    text = f"{time_s}{event}: {told}"
+    return "".join(c if c.isprintable() else "?" for c in text)  # names in it may be a stranger's
+
+
+form = as_json
+
+
+def choose_form(always_json: bool) -> None:
+    """JSON for programs; text where standard output is a terminal, unless JSON is wanted there too."""
+    global form
+    form = as_text if not always_json and sys.stdout is not None and sys.stdout.isatty() else as_json

@@ -1,4 +1,4 @@
-"""Listen for a bundle's keywords and print one JSON line per detection.
+"""Listen for a bundle's keywords and print a line per detection: JSON, or text on a terminal.
 
 python runtime/listen.py dist/happy-ensemble                   # the microphone
 python runtime/listen.py dist/happy-ensemble --wav a.wav b.wav
@@ -16,8 +16,9 @@ from typing import NoReturn
 if not __package__:  # run as a script: find this folder as the package it is
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from runtime.errors import OptionsError
 from runtime.journal import remark
-from runtime.options import OptionsError, parse
+from runtime.options import parse
 
 
 def fail(message: str, code: int = 2) -> NoReturn:
@@ -25,15 +26,16 @@ def fail(message: str, code: int = 2) -> NoReturn:
     raise SystemExit(code)
 
 
-def listen(arguments: list[str] | None) -> None:
+def listen(arguments: list[str] | None) -> int:
+    """The exit code."""
     try:
         options = parse(arguments)
     except OptionsError as error:
         fail(str(error))
     # Imported here: --help and a mistyped option answer at once, and a device that lacks a package is told which.
     try:
-        from runtime import audio
-        from runtime.engine import BundleError
+        from runtime.audio.hops import AudioError, list_devices
+        from runtime.errors import BundleError
         from runtime.listener import Listener
     except ModuleNotFoundError as missing:
         needs = os.path.join(os.path.dirname(os.path.abspath(__file__)), "requirements.txt")
@@ -41,12 +43,18 @@ def listen(arguments: list[str] | None) -> None:
 
     try:
         if options.list_devices:
-            for device in audio.list_devices():
+            devices = list_devices()
+            if not devices:
+                raise AudioError(
+                    "there is no microphone: plug one in, and see whether arecord -l shows it; under "
+                    "PulseAudio or PipeWire, see pactl list short sources"
+                )
+            for device in devices:
                 default = ", default" if device.is_default else ""
                 print(f"{device.number}: {device.name} ({device.channels} channels, {device.rate} Hz{default})")
-            return
-        Listener(arguments, options).run()
-    except (audio.AudioError, BundleError, OptionsError) as error:
+            return 0
+        return Listener(arguments, options).run()
+    except (AudioError, BundleError, OptionsError) as error:
         fail(str(error))
 
 
@@ -65,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     open_standard_streams()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        listen(arguments)
+        return listen(arguments)
     except KeyboardInterrupt:
         return 0
     except OSError as error:
@@ -73,7 +81,6 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):  # the reader of our lines has gone, as `head -1` does
             return 0
         fail(f"detections cannot be written ({error.strerror}): free some space or write elsewhere", 1)
-    return 0
 
 
 if __name__ == "__main__":

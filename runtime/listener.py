@@ -5,7 +5,6 @@ and a bounded queue before it, so that nothing holds up the audio.
 """
 
 import argparse
-import json
 import signal
 import sys
 import threading
@@ -13,18 +12,23 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from runtime.audio import SAMPLE_RATE, Samples, pcm_hops, quiet_room, wav_hops
+from runtime.audio.hops import Samples, pcm_hops, quiet_room, wav_hops
+from runtime.bundle.peaks import Event
 from runtime.ear import Ear, EarError, load
-from runtime.engine import BundleError
-from runtime.journal import Journal, remark, write
-from runtime.options import OptionsError, parse
+from runtime.errors import AudioError, BundleError, OptionsError
+from runtime.journal import Journal, as_json, choose_form, remark, write
+from runtime.options import parse
+from runtime.sample_rate import SAMPLE_RATE
 from runtime.secret import read_secrets
 from runtime.service import Systemd, Terminated, on_sigterm
+from runtime.sinks.opened import Sinks
+from runtime.status import Status
 
 if TYPE_CHECKING:
-    from runtime.microphone import Gap, Microphone
+    from runtime.audio.microphone import Gap, Microphone
 
 FULL_SCALE = 32767 / 32768
+ROOM_SECONDS = 1.0  # before a file: see `quiet_room`
 
 
 class Listener:
@@ -36,17 +40,14 @@ class Listener:
         self.journal = Journal()
         self.systemd = Systemd()
         self._read_secrets(options)
-        self.ears = self._load(options)
-        self.hop_samples = self.ears[0].engine.hop_samples
-        self.hops = self.detections = self.clipped_hops = 0
+        self.status = Status(self.journal, self._load(options), options.config)
+        self.hop_samples = self.status.hop_samples
         self.nan_resets = 0
         self._reload_wanted = self._is_summed_up = False
         self._reader: threading.Thread | None = None
         self._read: tuple[argparse.Namespace, list[Ear]] | Exception
         self._samples = 0
-        self._sinks: dict[str, Any] = {}
-        self._wishes: dict[str, list[Any]] = {}  # the options that each sink was made with
-        self._meter: Any = None
+        self._sinks = Sinks(self.status)
         self._microphone: Microphone | None = None
 
     def _load(self, options: argparse.Namespace) -> list[Ear]:
@@ -57,93 +58,50 @@ class Listener:
                 self.journal.post("untried", bundle=ear.name, reason="no second Python could be started")
         return ears
 
-    # Whoever wants to know of detections: each has publish(detection), close(), and what else it needs.
-
-    def _open_sinks(self, options: argparse.Namespace) -> None:
-        """Have what the options ask for; what is there as they ask for it stays. Raises OptionsError."""
-        keywords = tuple(keyword for ear in self.ears for keyword in ear.keywords)
-        makers: dict[str, tuple[Any, ...]] = {
-            "hook": (self._make_hook, options.exec, options.exec_timeout),
-            "led": (self._make_led, options.led),
-            "keeper": (self._make_keeper, options.save_on_detect, options.save_seconds, options.save_megabytes),
-            "mqtt": (self._make_mqtt, options.mqtt, options.mqtt_password, options.no_mqtt_discovery, keywords),
-            "dashboard": (self._make_dashboard, options.dashboard, options.dashboard_token),
-        }
-        for name, (make, *wishes) in makers.items():
-            if self._wishes.get(name, [None]) == wishes:
-                continue
-            if name in self._sinks:
-                self._wishes.pop(name)
-                self._sinks.pop(name).close()
-            if wishes[0] is not None:
-                self._sinks[name] = make(options)
-                self._wishes[name] = wishes
-
     def _read_secrets(self, options: argparse.Namespace) -> None:
         for path in read_secrets(options):
             self.journal.post("token_made", file=path)
 
-    def _make_hook(self, options: argparse.Namespace) -> Any:
-        from runtime.hook import Hook
-
-        return Hook(options.exec, options.exec_timeout, self.journal.post)
-
-    def _make_led(self, options: argparse.Namespace) -> Any:
-        from runtime.led import Led
-
-        return Led(options.led, self.journal.post)
-
-    def _make_keeper(self, options: argparse.Namespace) -> Any:
-        from runtime.keep import Keeper
-
-        return Keeper(options.save_on_detect, options.save_seconds, options.save_megabytes * 1e6, self.hop_samples,
-                      self.journal.post)
-
-    def _make_mqtt(self, options: argparse.Namespace) -> Any:
-        from runtime.mqtt import MqttError, Publisher
-
-        try:
-            return Publisher(options.mqtt, keywords=sorted({keyword for ear in self.ears for keyword in ear.keywords}),
-                             password=options.mqtt_password, discovery=not options.no_mqtt_discovery,
-                             warn=lambda message: self.journal.post("mqtt", message=message))
-        except MqttError as error:
-            raise OptionsError(str(error)) from None
-
-    def _make_dashboard(self, options: argparse.Namespace) -> Any:
-        from runtime.dashboard import Dashboard
-
-        return Dashboard(self, options.dashboard, options.dashboard_token)
-
     # Running
 
-    def run(self) -> None:
-        """Until the audio ends, or a signal comes. Raises AudioError, and OSError when stdout cannot be written."""
+    def run(self) -> int:
+        """Until the audio ends, or a signal comes → the exit code. Raises AudioError, and OSError when stdout cannot be
+        written."""
         options = self.options
+        failed = 0
+        choose_form(options.json)
         try:
             if not options.wav:  # before anybody can know that we are there, and end us
                 on_sigterm(self._last_words)
             signal.signal(signal.SIGHUP, self._on_sighup)
-            if options.meter:
-                from runtime.meter import Meter
-
-                self._meter = Meter(self.hop_samples)
-            self._open_sinks(options)
+            self._sinks.open(options)
             self.journal.flush()
             if options.wav:
                 self.systemd.say("READY=1")
                 for path in options.wav:
-                    hops = chain(wav_hops(path, self.hop_samples, warn), quiet_room(self.hop_samples))
-                    self._hear(hops, path if len(options.wav) > 1 else None)
+                    failed += not self._hear_file(path)
             else:
                 self._hear(self._live())
             self._finish()
         except Terminated:
             self.systemd.say("STOPPING=1")
             self.journal.flush()
-            write(self.summary())
+            write(self.status.summary())
             self._is_summed_up = True
         finally:
             self.close()
+        return 0 if not failed else 2 if failed == len(options.wav) else 1
+
+    def _hear_file(self, path: str) -> bool:
+        """Whether it could be read. A clip of a word counts as in a stream: a quiet room is heard before and after."""
+        hops = chain(wav_hops(path, self.hop_samples, warn), quiet_room(self.hop_samples))
+        try:
+            self._hear(hops, path if len(self.options.wav) > 1 else None, quiet_room(self.hop_samples, ROOM_SECONDS))
+        except AudioError as error:
+            self.journal.flush()
+            remark(f"listen: error: {error}")
+            return False
+        return True
 
     def _live(self) -> Iterable["Samples | Gap | None"]:
         """Standard input or the microphone."""
@@ -152,21 +110,34 @@ class Listener:
             if sys.stdin is None or sys.stdin.isatty():
                 raise OptionsError("standard input is a terminal: pipe raw PCM into it, see --help")
             self.systemd.say("READY=1")
+            self._greet("standard input")
             return pcm_hops(sys.stdin.buffer, self.hop_samples, warn)
-        from runtime.microphone import Microphone
+        from runtime.audio.microphone import Microphone
 
-        self._microphone = Microphone(options.device, self.hop_samples, self.journal.post, options.silence,
-                                      options.wait)
+        self._microphone = Microphone(
+            options.device, self.hop_samples, self.journal.post, options.silence, options.wait
+        )
         self.systemd.say("READY=1")
+        self._greet(f"microphone {self._microphone.name!r}")
         return self._microphone.stream()
 
-    def _hear(self, stream: Iterable["Samples | Gap | None"], file: str | None = None) -> None:
-        """One stream, from zero state."""
+    def _greet(self, source: str) -> None:
+        """Tell a person at a terminal what goes on, and what to do."""
+        if sys.stderr.isatty():
+            words = " or ".join(f'"{keyword.replace("_", " ")}"' for keyword in self.status.keywords)
+            bundles = ", ".join(ear.name for ear in self.status.ears)
+            remark(f"listen: {source}, with {bundles}: say {words}; Ctrl-C ends")
+
+    def _hear(
+        self, stream: Iterable["Samples | Gap | None"], file: str | None = None, room: Iterable[Samples] = ()
+    ) -> None:
+        """One stream, from zero state and the noise of a room."""
         self._samples = 0
-        for ear in self.ears:
-            ear.reset()
-        if "keeper" in self._sinks:
-            self._sinks["keeper"].gap()
+        room = list(room)
+        for ear in self.status.ears:
+            ear.reset(room)
+        for sink in self._sinks:
+            sink.gap()
         for item in stream:
             self._see_to_reload()
             if item is None:
@@ -176,62 +147,67 @@ class Listener:
             else:
                 self._step(item, file)
             self.journal.flush()
+        for ear in self.status.ears:
+            ear.over = ear.peaks.end()
+            self._tell_over(ear, file)
 
     def _finish(self) -> None:
         """The audio has ended, and nobody is in a hurry: commands and clips of the last detections get their time."""
-        for name in ("hook", "keeper"):
-            if name in self._sinks:
-                self._sinks[name].finish()
+        for sink in self._sinks:
+            sink.finish()
         self.journal.flush()
 
     def _step(self, hop: Samples, file: str | None) -> None:
         self._samples += len(hop)
-        self.hops += 1
+        self.status.hops += 1
         self.journal.time_s = self._samples / SAMPLE_RATE
         if hop.max() >= FULL_SCALE or hop.min() <= -1:
-            self.clipped_hops += 1
-        keeper, dashboard = self._sinks.get("keeper"), self._sinks.get("dashboard")
-        if keeper is not None:
-            keeper.hop(hop)
-        for ear in self.ears:
+            self.status.clipped_hops += 1
+        detected: list[tuple[Ear, Event]] = []
+        for ear in self.status.ears:
             try:
-                detected = ear.step(hop)
+                detected += [(ear, event) for event in ear.step(hop, self.journal.time_s)]
             except EarError as error:
                 self._disable(ear, str(error))
                 continue
-            for keyword in detected:
-                self._tell(ear, keyword, file)
             if ear.engine.nan_resets != ear.nan_resets:
                 ear.nan_resets = ear.engine.nan_resets
                 self.nan_resets += 1
                 self.journal.post("not_a_number")
-        if dashboard is not None:
-            dashboard.hop(hop)
-        if self._meter:
-            self._meter.show(hop, [pair for ear in self.ears for pair in zip(ear.keywords, ear.scores, strict=True)])
+        for sink in self._sinks:
+            sink.hop(hop)
+        for ear in self.status.ears:
+            self._tell_over(ear, file)
+        for ear, event in detected:
+            self._tell(ear, event, file)
         self.systemd.processed()
 
     def _disable(self, ear: Ear, reason: str) -> None:
         """Go on without that bundle, until it is read again. Raises BundleError when it was the last."""
         self.journal.post("bundle_disabled", bundle=ear.name, reason=reason)
-        self.ears = [other for other in self.ears if other is not ear]
-        if not self.ears:
+        self.status.ears = [other for other in self.status.ears if other is not ear]
+        if not self.status.ears:
             self.journal.flush()
             raise BundleError(f"{ear.name}: {reason}, and no other bundle is left: export it again")
 
-    def _tell(self, ear: Ear, keyword: int, file: str | None) -> None:
-        detection: dict[str, Any] = {
-            "time_s": round(self.journal.time_s, 3), "keyword": ear.keywords[keyword],
-            "score": round(ear.scores[keyword], 4),
-        }
-        if file is not None:
-            detection = {"file": file, **detection}
+    def _line(self, ear: Ear, event: Event, file: str | None) -> dict[str, Any]:
+        line: dict[str, Any] = {} if file is None else {"file": file}
+        line |= {"time_s": round(event.time, 3), "keyword": event.keyword, "score": round(event.score, 4)}
         if len(self.options.bundle) > 1:
-            detection["bundle"] = ear.name
-        if self._meter:
-            self._meter.clear()
-        self.detections += 1
-        for sink in self._sinks.values():
+            line["bundle"] = ear.name
+        return line
+
+    def _tell_over(self, ear: Ear, file: str | None) -> None:
+        """How high their scores came; not before they are over, and nobody has to wait for it."""
+        for event in ear.over:
+            detection = {**self._line(ear, event, file), "peak": round(event.peak, 4)}
+            write({"event": "over", "time_s": round(self.journal.time_s, 3), "detection": detection})
+        ear.over = []
+
+    def _tell(self, ear: Ear, event: Event, file: str | None) -> None:
+        detection = self._line(ear, event, file)
+        self.status.detections += 1
+        for sink in self._sinks:
             sink.publish(detection | {"bundle": ear.name})
         write(detection)
 
@@ -240,19 +216,14 @@ class Listener:
         self.journal.post("gap", lost_s=round(gap.samples / SAMPLE_RATE, 3), reason=gap.reason)
         self._samples += gap.samples
         self.journal.time_s = self._samples / SAMPLE_RATE
-        for ear in self.ears:
-            ear.engine.reset()
-            ear.detector.skip(gap.samples // self.hop_samples)
-        if "keeper" in self._sinks:
-            self._sinks["keeper"].gap()
+        for ear in self.status.ears:
+            ear.skip(gap.samples // self.hop_samples)
+            self._tell_over(ear, None)
+        for sink in self._sinks:
+            sink.gap()
 
     def _last_words(self) -> bytes:
-        return b"" if self._is_summed_up else (json.dumps(self.summary()) + "\n").encode()
-
-    def summary(self) -> dict[str, Any]:
-        """Totals of the run."""
-        return {"event": "summary", "time_s": round(self.journal.time_s, 3), "hops": self.hops,
-                "detections": self.detections, "clipped_hops": self.clipped_hops, "events": dict(self.journal.counts)}
+        return b"" if self._is_summed_up else (as_json(self.status.summary()) + "\n").encode()
 
     # Reloading
 
@@ -297,28 +268,26 @@ class Listener:
         self.systemd.say("READY=1")
 
     def _use(self, options: argparse.Namespace, ears: list[Ear]) -> None:
-        old, before, self.ears = self.options, self.ears, ears
+        old, before, self.status.ears = self.options, self.status.ears, ears
         try:
-            self._open_sinks(options)
+            self._sinks.open(options)
         except OptionsError:
-            self.ears = before
-            self._open_sinks(old)
+            self.status.ears = before
+            self._sinks.open(old)
             raise
         for ear in ears:
             for earlier in before:
                 if ear.keywords == earlier.keywords:
                     ear.detector.follow(earlier.detector)
-        self.options = options
+        self.options, self.status.config = options, options.config
         if self._microphone and (options.device, options.silence) != (old.device, old.silence):
             self._microphone.use(options.device, options.silence)
 
     def close(self) -> None:
         """Let go of everything, in less than a second."""
-        if self._meter:
-            self._meter.clear()
         if self._reader:
             self._reader.join(0.2)  # what it loads in onnxruntime must not be there when the process ends
-        for sink in self._sinks.values():
+        for sink in self._sinks:
             sink.close()
         if self._microphone:
             self._microphone.close()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,13 @@ def listen(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str | Path, script: Path = ROOT / "runtime" / "listen.py", **options: Any) -> Any:
-        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
-                   "cwd": tmp_path, "env": dict(os.environ)} | options
+        options = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "cwd": tmp_path,
+            "env": dict(os.environ),
+        } | options
         options["env"].pop("PYTHONUNBUFFERED", None)  # it would hide a forgotten flush
         started.append(subprocess.Popen([sys.executable, str(script), *map(str, arguments)], **options))
         return started[-1]
@@ -36,6 +42,65 @@ def listen(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+ALSA = """
+pcm.!default { type pulse }
+ctl.!default { type pulse }
+"""
+
+
+@pytest.fixture
+def pulse(pulse_server: subprocess.Popen[bytes]) -> dict[str, str]:
+    """Environment of whoever shall play into or record from that server."""
+    return pulse_server.environment  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def pulse_server(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A PulseAudio of its own, whose null sink `mic` is heard by the default ALSA device, and its `environment`."""
+    (tmp_path / "run").mkdir(mode=0o700)
+    (tmp_path / "home").mkdir()
+    configuration = tmp_path / "asound.conf"
+    configuration.write_text("</usr/share/alsa/alsa.conf>\n" + ALSA)
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path / "home"),
+        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+        "PULSE_RUNTIME_PATH": str(tmp_path / "run"),
+        "PULSE_SERVER": f"unix:{tmp_path / 'run' / 'native'}",
+        "PULSE_SOURCE": "mic.monitor",
+        "ALSA_CONFIG_PATH": str(configuration),
+    }
+    server = subprocess.Popen(
+        [
+            "pulseaudio",
+            "-n",
+            "--daemonize=no",
+            "--use-pid-file=no",
+            "--exit-idle-time=-1",
+            "--disable-shm=yes",
+            "-L",
+            f"module-native-protocol-unix socket={tmp_path / 'run' / 'native'} auth-anonymous=1",
+            "-L",
+            "module-null-sink sink_name=mic rate=48000",
+        ],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(100):
+            if subprocess.run(["pactl", "info"], env=environment, capture_output=True).returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("pulseaudio did not start")
+        server.environment = environment  # type: ignore[attr-defined]
+        yield server
+    finally:
+        server.kill()  # it may be stopped
+        server.wait()
 
 
 @pytest.fixture(scope="session")

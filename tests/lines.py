@@ -10,6 +10,12 @@ import time
 import pytest
 
 
+def without_over(output: bytes) -> list[dict]:
+    """What a listener wrote, but for the lines that tell an event's highest score."""
+    lines = [json.loads(line) for line in output.splitlines()]
+    return [line for line in lines if line.get("event") != "over"]
+
+
 class Lines:
     """output: where they are read from, if not the process's own pipe."""
 

@@ -28,10 +28,35 @@ loudness (float[1,1280] audio, float[1,1] level, float[1,240] tail)
 }
 """
 MANIFEST = {
-    "earshot_version": "1", "name": "loud-test", "sample_rate": 16000, "hop_samples": HOP, "keywords": ["loud"],
-    "threshold": [0.5], "refractory_hops": 12, "default_model": "model.int8.onnx",
-    "states": [{"name": "level", "shape": [1, 1]}, {"name": "tail", "shape": [1, 240]}], "measured": {},
+    "earshot_version": "1",
+    "name": "loud-test",
+    "sample_rate": 16000,
+    "hop_samples": HOP,
+    "keywords": ["loud"],
+    "threshold": [0.5],
+    "refractory_hops": 12,
+    "default_model": "model.int8.onnx",
+    "states": [{"name": "level", "shape": [1, 1]}, {"name": "tail", "shape": [1, 240]}],
+    "measured": {},
 }
+
+# Of one keyword, the most false accepts first.
+CURVE = [
+    {
+        "threshold": threshold,
+        "false_accepts_per_hour": rate,
+        "worst_kind_per_hour": 2 * rate,
+        "misses": misses,
+        "misses_10_db": 2 * misses,
+    }
+    for threshold, rate, misses in (
+        (0.25, 4.0, 0.01),
+        (0.5, 1.0, 0.02),
+        (0.75, 0.5, 0.04),
+        (0.9, 0.5, 0.06),
+        (0.999, 0.125, 0.2),
+    )
+]
 
 
 def write_bundle(
@@ -42,18 +67,25 @@ def write_bundle(
     manifest = {**MANIFEST, **fields}
     model = onnx.parser.parse_model(graph)
     props = {"earshot_version": str(manifest["earshot_version"])}
-    for key in ("sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops"):
+    optional = ["operating_points"] if "operating_points" in manifest else []
+    for key in ("sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops", *optional):
         props[key] = json.dumps(manifest[key])
     for key, value in (metadata or {}).items():
         props.pop(key, None)
         if value is not None:
             props[key] = value
     onnx.helper.set_model_props(model, props)
-    content = {"model.onnx": model.SerializeToString(), "model.int8.onnx": model.SerializeToString(),
-               "model.torchscript": b"not for the device", "report.md": b"# report\n"}
+    content = {
+        "model.onnx": model.SerializeToString(),
+        "model.int8.onnx": model.SerializeToString(),
+        "model.torchscript": b"not for the device",
+        "report.md": b"# report\n",
+    }
     for name, data in content.items():
         (folder / name).write_bytes(data)
-    manifest.setdefault("files", {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-                                  for name, data in content.items()})
+    manifest.setdefault(
+        "files",
+        {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in content.items()},
+    )
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

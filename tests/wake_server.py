@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[1] / "edge_demo" / "wyoming_server.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "edge_demo" / "home_assistant" / "wyoming_server.py"
 
 
 class WakeServer:
@@ -15,7 +15,8 @@ class WakeServer:
         command = [sys.executable, script, "--uri", "tcp://127.0.0.1:0", *arguments]
         with log.open("wb") as file:
             self.process: subprocess.Popen[bytes] = subprocess.Popen(
-                [str(part) for part in command], stdin=subprocess.DEVNULL, stderr=file, cwd=log.parent)
+                [str(part) for part in command], stdin=subprocess.DEVNULL, stderr=file, cwd=log.parent
+            )
         self.port = 0
         while wait and not self.port and self.process.poll() is None:
             for line in self.log:

@@ -1,1 +1,1 @@
-"""Recordings of a keyword → a checkpoint. Knows torch; knows nothing of export."""
+"""Recordings of a keyword → a checkpoint, by torch; imports no other room."""

@@ -1,12 +1,13 @@
-"""Figures of merit, from scores. numpy only.
+"""Figures of merit, from scores. Intervals are by scipy.
 
 FA: a clip without the keyword is accepted (score ≥ threshold). FR: a clip with it is rejected.
 """
 
-import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 
 def both_classes(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -66,19 +67,30 @@ def frr_at_far(scores: ArrayLike, labels: ArrayLike, far: float = 0.005) -> floa
     return float((positive < threshold_at_far(scores, labels, far)).mean())
 
 
-def bootstrap(
-    scores: ArrayLike, labels: ArrayLike, figure=frr_at_far, repeats: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of a figure over resampled clips, each class by itself (Efron 1979)."""
+def bootstrap(scores: ArrayLike, labels: ArrayLike, repeats: int = 1000) -> tuple[float, float]:
+    """Interval of `frr_at_far` over resampled clips, each class by itself."""
     positive, negative = both_classes(scores, labels)
-    rng = np.random.default_rng(seed)
-    marks = np.concatenate([np.ones(len(positive), int), np.zeros(len(negative), int)])
-    figures = [
-        figure(np.concatenate([rng.choice(positive, len(positive)), rng.choice(negative, len(negative))]), marks)
-        for _ in range(repeats)
-    ]
-    tail = (1 - level) / 2
-    return float(np.quantile(figures, tail)), float(np.quantile(figures, 1 - tail))
+    marks = np.repeat([1, 0], [len(positive), len(negative)])
+    return percentiles([positive, negative], lambda *drawn: frr_at_far(np.concatenate(drawn), marks), repeats)
+
+
+def percentiles(samples: list[np.ndarray], figure: Callable[..., float], repeats: int) -> tuple[float, float]:
+    """95 % percentile interval of figure(*samples), each sample resampled by itself (Efron 1979).
+
+    A sample of fewer than two values cannot vary; scipy refuses it, so it is passed as it is.
+    """
+    varying = [sample for sample in samples if len(sample) > 1]
+    if not varying:
+        return figure(*samples), figure(*samples)
+
+    def of_drawn(*drawn: np.ndarray) -> float:
+        rest = iter(drawn)
+        return figure(*(next(rest) if len(sample) > 1 else sample for sample in samples))
+
+    interval = stats.bootstrap(
+        varying, of_drawn, n_resamples=repeats, batch=100, vectorized=False, method="percentile", rng=0
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def more_misses(
@@ -106,52 +118,37 @@ def paired_bootstrap(
     thresholds: tuple[float, float] | None = None,
     same_runs: bool = False,
     repeats: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of `more_misses` over resampled clips, the same for both models and each class by itself, and
-    over resampled runs where there are several (Efron 1979; Bisani & Ney 2004, "Bootstrap estimates for confidence
-    intervals in ASR performance evaluation"). same_runs: run k of both is one training in two forms, so that what
-    differs between trainings says nothing, and both get the same runs."""
-    pair = [np.atleast_2d(np.asarray(runs, float)) for runs in (scores, others)]
+    """Interval of `more_misses` over resampled clips, the same for both models and each class by itself, and over
+    resampled runs where there are several (Bisani & Ney 2004, "Bootstrap estimates for confidence intervals in ASR
+    performance evaluation").
+
+    same_runs: run k of both models is one training in two forms. Both then get the same runs, so that what differs
+    between trainings does not count.
+    """
+    first, second = (np.atleast_2d(np.asarray(runs, float)) for runs in (scores, others))
     marks = np.asarray(labels).astype(bool)
-    keyword, rest = np.flatnonzero(marks), np.flatnonzero(~marks)
-    rng = np.random.default_rng(seed)
-    figures = []
-    for _ in range(repeats):
-        clips = np.concatenate([rng.choice(keyword, len(keyword)), rng.choice(rest, len(rest))])
-        chosen = [rng.integers(len(runs), size=len(runs)) for runs in pair]
-        drawn = [runs[chosen[0 if same_runs else k]][:, clips] for k, runs in enumerate(pair)]
-        figures.append(more_misses(drawn[0], drawn[1], marks[clips], thresholds))
-    tail = (1 - level) / 2
-    return float(np.quantile(figures, tail)), float(np.quantile(figures, 1 - tail))
+
+    def figure(keyword: np.ndarray, rest: np.ndarray, of_first: np.ndarray, *of_second: np.ndarray) -> float:
+        clips = np.concatenate([keyword, rest])
+        drawn = first[of_first][:, clips], second[of_second[0] if of_second else of_first][:, clips]
+        return more_misses(*drawn, marks[clips], thresholds)
+
+    runs = [np.arange(len(first)), *([] if same_runs else [np.arange(len(second))])]
+    return percentiles([np.flatnonzero(marks), np.flatnonzero(~marks), *runs], figure, repeats)
 
 
-def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(hits: int, n: int) -> tuple[float, float]:
     """95 % interval of a share, hits of n (Wilson 1927)."""
-    share, square = hits / n, z * z
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    half = z / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = stats.binomtest(hits, n).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def poisson(events: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a Poisson mean after `events` were counted (Garwood 1936), by bisection."""
+    """Exact interval of a Poisson mean after `events` were counted (Garwood 1936)."""
     tail = (1 - level) / 2
-
-    def at_most(mean: float, most: int) -> float:
-        if mean == 0:
-            return 1.0
-        return math.fsum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(most + 1))
-
-    def solve(most: int, wanted: float) -> float:
-        low, high = 0.0, 10.0 + 3 * events + 10 * math.sqrt(events)
-        for _ in range(100):
-            middle = (low + high) / 2
-            low, high = (middle, high) if at_most(middle, most) > wanted else (low, middle)
-        return (low + high) / 2
-
-    return (solve(events - 1, 1 - tail) if events else 0.0), solve(events, tail)
+    low = stats.chi2.ppf(tail, 2 * events) / 2 if events else 0.0
+    return float(low), float(stats.chi2.ppf(1 - tail, 2 * events + 2) / 2)
 
 
 def event_intervals(scores: ArrayLike, refractory_hops: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""A recipe: one TOML file per model that says everything about how it is made. Unknown keys are refused by name."""
+"""Recipes: one TOML file per model with everything that decides how it is made. Unknown keys are errors."""
 
 import difflib
 import tomllib
@@ -6,8 +6,8 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from training.corpora import known_packages
-from training.crnn import Size
+from training.data.corpora import known_packages
+from training.model.crnn import Size
 
 
 class RecipeError(Exception):
@@ -16,25 +16,43 @@ class RecipeError(Exception):
 
 @dataclass(frozen=True)
 class Data:
-    """Folders below EARSHOT_DATA; one that is missing is left out, and the training says so."""
+    """Recordings. Folders are below EARSHOT_DATA; one that is missing is left out."""
 
     keywords: tuple[str, ...]
     words: tuple[str, ...] = ("speech_commands", "wake_words")  # folders of words, each a folder of clips
     speech: tuple[str, ...] = ("read_speech", "other_words")  # negatives of any depth and length
     packages: tuple[str, ...] = known_packages("training")  # Debian's, more negatives; needs apt-get, 506 MB
     noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
-    synthetic: int = 5000  # synthesised utterances thick with near-misses, as negatives; needs espeak-ng and flite
+    synthetic: int = 8000  # synthesised sentences with many near-misses, as negatives; needs espeak-ng
+    voices: int = 1500  # synthesised clips of each keyword, in many voices
     mislabelled: bool = False  # train on the clips that mislabelled.txt names, too
     rooms: int = 400  # simulated, for reverberation
-    speeds: tuple[float, float] = (0.85, 1.18)  # lowest and highest, of six recordings in ten; pitch goes with it
-    levels: tuple[float, float] = (-66.0, 4.0)  # dB of full scale that speech has, its loudest clipped
-    splices: float = 0.3  # share of keywords begun by one recording and ended by another; and near-misses made so
-    pauses: float = 0.75  # share of keywords before which the talker pauses, as one does who calls something by name
-    bursts: float = 0.15  # share of the stretches without the keyword that are loud noises: bursts, tones, music
-    worn: float = 0.2  # share of windows whose speech is as a telephone, an old film or a loudspeaker has it
-    muted: float = 0.2  # share of windows that are digital silence until shortly before the keyword
     continuous: tuple[str, ...] = ("continuous",)  # to choose epoch and threshold; never trained on
-    false_accepts_per_hour: float = 0.5  # what the threshold may cost, over all kinds of speech; twice that in one
+    false_accepts_per_hour: float = 0.5  # at the threshold, over all kinds of speech; twice that in any one kind
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What training windows are made of. Each number but the ranges is a share."""
+
+    keywords: float = 0.5  # of all windows
+    voiced: float = 0.2  # of the keywords: synthesised
+    splices: float = 0.3  # of the other keywords: begun by one recording and ended by another; and near-misses so made
+    pauses: float = 0.75  # of keywords: after a pause, as when somebody is addressed by name
+    silent: float = 0.25  # of the excerpts without a keyword: silence
+    bursts: float = 0.15  # of these excerpts: loud sounds that are no speech, tones, music
+    sped: float = 0.6  # of all recordings of speech: at another speed, and with it pitch
+    speeds: tuple[float, float] = (0.85, 1.18)  # the lowest and the highest
+    in_rooms: float = 0.6  # of the windows: with reverberation
+    narrow: float = 0.25  # of the windows: nothing above 3.5 to 7 kHz
+    worn: float = 0.2  # of the windows: distorted as by a telephone, an old film or a loudspeaker
+    noises: float = 0.75  # of the windows: a recorded noise
+    second_noises: float = 0.2  # of the windows: one more
+    babble: float = 0.15  # of the windows: four talkers in the background
+    hums: float = 0.3  # of the windows: stationary noise
+    floors: float = 0.9  # of the windows: low stationary noise; the others are digital silence between words
+    levels: tuple[float, float] = (-66.0, 4.0)  # dB of full scale, of the speech; the loudest is clipped
+    muted: float = 0.2  # of the windows: digital silence until shortly before the keyword
 
 
 @dataclass(frozen=True)
@@ -44,23 +62,27 @@ class Schedule:
     quantized_epochs: int = 0  # after these: fine-tuning for int8, from the best checkpoint, into <folder>-qat
     windows: int = 16_384  # training windows in an epoch
     pool: int = 98_304  # different windows, 2.5 GB on disk and in memory
-    hard: float = 0.0  # share of windows drawn for the false accepts in them, once the pool was seen
     hops: int = 40  # of a window: 40 × 80 ms = 3.2 s
-    batch: int = 128  # windows of a step; each is the continuation of one stream
+    batch: int = 128  # windows of a step; each continues the stream of the window before it
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     averaging: float = 0.996  # of the weights (EMA), per step; the average is what is validated and kept
-    fresh: float = 0.3  # share of windows that start from a zero state instead of the stream's own
+    fresh: float = 0.3  # share of windows that start from a zero state instead
     dropout: float = 0.2
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return self.windows // self.batch
 
 
 @dataclass(frozen=True)
 class Distill:
-    """Who teaches, and how much it counts; teachers that are not there yet are trained first."""
+    """Teachers and the weights of their losses. Teachers that are not trained yet are trained first."""
 
-    teachers: tuple[str, ...] = ()  # recipes; empty: nobody
-    seeds: tuple[int, ...] = (0, 1, 2)  # of each: the mean of all is what is learnt
+    teachers: tuple[str, ...] = ()  # recipes
+    seeds: tuple[int, ...] = (0, 1, 2)  # of each teacher; the student learns from the mean of all
     weight: float = 1.0  # of the distillation loss, added to the loss on the labels
     temperature: float = 1.0
     attention: float = 0.0  # weight of the attention distillation, added too
@@ -68,36 +90,37 @@ class Distill:
 
 @dataclass(frozen=True)
 class Prune:
-    """What a wide model is pruned to; zero: nothing is."""
+    """The size that a wide model is pruned to. Zeros: it is not."""
 
     channels: int = 0  # of the convolution
     hidden: int = 0  # units of each GRU layer, and of the attention
-    share: float = 0.5  # of the epochs: until then the wide model learns; from then on the shrunk one goes on
-    strength: float = 0.2  # of the group lasso when it ends, times the learning rate; it rises from zero
+    share: float = 0.5  # of the epochs, in which the wide model is trained; the pruned one is trained in the rest
+    strength: float = 0.2  # of the group lasso at the end of that share, times the learning rate; it rises from zero
 
 
 @dataclass(frozen=True)
 class Recipe:
     data: Data
     model: Size = field(default_factory=Size)
+    windows: Composition = field(default_factory=Composition)
     train: Schedule = field(default_factory=Schedule)
     distill: Distill = field(default_factory=Distill)
     prune: Prune = field(default_factory=Prune)
 
     @property
     def size(self) -> Size:
-        """Of the model that comes out; `model` is what training begins with."""
+        """Of the trained model. Training begins with `model`."""
         channels, hidden = self.prune.channels or self.model.channels, self.prune.hidden or self.model.hidden
         return replace(self.model, channels=channels, hidden=hidden)
 
     @property
     def wide_epochs(self) -> int:
-        """Epochs after which the model is shrunk to `size`."""
+        """Epochs before the model is pruned to `size`; 0 without pruning."""
         return round(self.prune.share * self.train.epochs) if self.size != self.model else 0
 
 
 def parse(text: str, keywords: list[str] | None = None, seed: int | None = None) -> Recipe:
-    """TOML text → Recipe, with its keywords or its seed replaced where given. Raises RecipeError."""
+    """TOML text → Recipe; keywords and seed replace the recipe's. Raises RecipeError."""
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -110,42 +133,45 @@ def parse(text: str, keywords: list[str] | None = None, seed: int | None = None)
 
 
 def assemble(tables: dict[str, Any]) -> Recipe:
-    """Tables as they stand in TOML → Recipe, defaults where nothing is said. Raises RecipeError."""
+    """Tables as they stand in TOML → Recipe, defaults for what they leave out. Raises RecipeError."""
     check_keys("", tables, Recipe)
-    data, model, train, distill, prune = (dict(tables.get(item.name, {})) for item in fields(Recipe))
-    if not data.get("keywords"):
+    keywords = tables.get("data", {}).get("keywords")
+    if not keywords:
         raise RecipeError("no keywords: set data.keywords or pass --keyword")
-    model.setdefault("keywords", len(data["keywords"]))
-    model.setdefault("smoothing", 0)
-    recipe = Recipe(
-        build("data", Data, data),
-        build("model", Size, model),
-        build("train", Schedule, train),
-        build("distill", Distill, distill),
-        build("prune", Prune, prune),
-    )
-    if recipe.model.mix[1] > 1 and not recipe.model.mix[0]:
-        raise RecipeError("model.mix: several steps in a hop need columns to be mixed to, as [4, 2]")
-    if recipe.model.members > 1 and (recipe.size != recipe.model or recipe.train.quantized_epochs):
-        raise RecipeError(
-            "model.members: an ensemble is neither pruned nor trained for int8: leave out prune, train.quantized_epochs"
-        )
-    if recipe.model.members < 1:
-        raise RecipeError("model.members must be at least 1")
-    for name, least in (("speeds", 0.1), ("levels", -100.0)):
-        ends = getattr(recipe.data, name)
-        if not (len(ends) == 2 and all(isinstance(end, (int, float)) for end in ends) and least <= ends[0] <= ends[1]):
-            raise RecipeError(f"data.{name} must be two numbers from {least} up, the lower first, not {list(ends)}")
-    if recipe.model.window < 1:
-        raise RecipeError("model.window must be at least 1: it counts the present hop too")
-    if recipe.model.smoothing < 0:
-        raise RecipeError("model.smoothing must be at least 1, the present hop, or 0: validation chooses")
-    for name in ("channels", "hidden"):
-        if not 0 < getattr(recipe.size, name) <= getattr(recipe.model, name):
-            raise RecipeError(f"prune.{name} must be from 1 to model.{name}, {getattr(recipe.model, name)}")
-    if recipe.size != recipe.model and not 0 < recipe.wide_epochs < recipe.train.epochs:
-        raise RecipeError("prune.share must leave at least one epoch before the model is shrunk and one after")
+    open_model = {"keywords": len(keywords), "smoothing": 0}  # where the recipe leaves them open
+    tables = tables | {"model": open_model | tables.get("model", {})}
+    recipe = Recipe(**{item.name: build(item.name, item.type, tables.get(item.name, {})) for item in fields(Recipe)})
+    check(recipe)
     return recipe
+
+
+def check(recipe: Recipe) -> None:
+    """Raises RecipeError where values contradict each other or are out of range."""
+    model, size, train, wide = recipe.model, recipe.size, recipe.train, recipe.wide_epochs
+    pruned, quantized = size != model, train.quantized_epochs > 0
+    ensemble = "model.members: an ensemble is neither pruned nor trained for int8"
+    rules = [
+        (model.window >= 1, "model.window must be at least 1: it counts the present hop too"),
+        (model.smoothing >= 0, "model.smoothing must be at least 1, the present hop, or 0: validation chooses"),
+        (model.mix[0] or model.mix[1] <= 1, "model.mix: several steps in a hop need columns to mix them to, as [4, 2]"),
+        (model.members >= 1, "model.members must be at least 1"),
+        (model.members == 1 or not (pruned or quantized), f"{ensemble}: leave out prune, train.quantized_epochs"),
+        is_range("speeds", recipe.windows.speeds, 0.1),
+        is_range("levels", recipe.windows.levels, -100.0),
+        (0 < size.channels <= model.channels, f"prune.channels must be from 1 to model.channels, {model.channels}"),
+        (0 < size.hidden <= model.hidden, f"prune.hidden must be from 1 to model.hidden, {model.hidden}"),
+        (not pruned or 0 < wide < train.epochs, "prune.share must leave an epoch before pruning and one after"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise RecipeError(message)
+
+
+def is_range(name: str, ends: tuple, least: float) -> tuple[bool, str]:
+    """A rule of `check` for a range in [windows]."""
+    numbers = len(ends) == 2 and all(isinstance(end, int | float) for end in ends)
+    message = f"windows.{name} must be two numbers from {least} up, the lower first, not {list(ends)}"
+    return numbers and least <= ends[0] <= ends[1], message
 
 
 def read(path: Path, keywords: list[str] | None = None, seed: int | None = None) -> Recipe:
@@ -158,17 +184,17 @@ def read(path: Path, keywords: list[str] | None = None, seed: int | None = None)
 
 
 def path_of(name: str) -> Path:
-    """The file of a recipe that is given by name, or by file."""
+    """Name or file of a recipe → its file."""
     return Path(name) if name.endswith(".toml") else Path(__file__).parent / "recipes" / f"{name}.toml"
 
 
 def run_name(path: Path, recipe: Recipe, alone: bool = False) -> str:
-    """Of the folder that holds a recipe's training: happy-kd-s0, or happy-kd-alone-s0 without its teacher."""
+    """Name of the folder of a training: happy-kd-s0, or happy-kd-alone-s0 without its teacher."""
     return f"{'-'.join(recipe.data.keywords)}-{path.stem}{'-alone' if alone else ''}-s{recipe.train.seed}"
 
 
 def quick(recipe: Recipe) -> Recipe:
-    """So short a schedule that all recipes can be tried in an hour; what comes out has the shape of a model."""
+    """The recipe with so short a schedule that all recipes can be tried in an hour. The model will be poor."""
     quantized = min(1, recipe.train.quantized_epochs)
     train = replace(recipe.train, epochs=4, quantized_epochs=quantized, windows=8192, pool=16_384)
     return replace(recipe, train=train, distill=replace(recipe.distill, seeds=recipe.distill.seeds[:1]))
@@ -182,24 +208,24 @@ def known() -> list[str]:
 KINDS: dict[type, type] = {bool: bool, int: int, float: float, str: str, tuple: tuple, type(MISSING): tuple}
 
 
-def build(name: str, kind: type, table: dict[str, Any]) -> Any:
+def build(name: str, kind: Any, table: dict[str, Any]) -> Any:
     check_keys(name + ".", table, kind)
     table = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     for item in fields(kind):
         if item.name not in table:
             continue
-        value, wanted = table[item.name], KINDS[type(item.default)]
-        if wanted is float and isinstance(value, int):
+        value, expected = table[item.name], KINDS[type(item.default)]
+        if expected is float and isinstance(value, int):
             table[item.name] = float(value)
-        elif not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
-            raise RecipeError(f"{name}.{item.name} must be {wanted.__name__}, not {value!r}")
+        elif not isinstance(value, expected) or isinstance(value, bool) != (expected is bool):
+            raise RecipeError(f"{name}.{item.name} must be {expected.__name__}, not {value!r}")
     try:
         return kind(**table)
     except TypeError as error:
         raise RecipeError(f"{name}: {error}") from None
 
 
-def check_keys(prefix: str, table: dict[str, Any], kind: type) -> None:
+def check_keys(prefix: str, table: dict[str, Any], kind: Any) -> None:
     names = [item.name for item in fields(kind)]
     for key in table:
         if key not in names:

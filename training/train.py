@@ -4,342 +4,205 @@
     EARSHOT_DATA=~/recordings python -m training.train base --keyword computer --seed 1
     EARSHOT_DATA=~/recordings python -m training.train kd --alone     # the control: without its teacher
 
-leaves in runs/<keyword>-<recipe>-s<seed>/ the best checkpoint (model.safetensors), the state to go on from
-(last.safetensors) and one line per epoch (log.csv). Run it again to go on after an interruption: the result is the same
-as without one. Several processes, on this host or on many, share the work when torchrun starts them:
+The folder runs/<keyword>-<recipe>-s<seed>/ then holds the best checkpoint (model.safetensors), the state to resume from
+(last.safetensors) and a line per epoch (log.csv). The first half of the schedule keeps no checkpoint and is not
+validated. After an interruption run the same command again; the result is that of an uninterrupted training. With
+torchrun several processes, on one host or many, share the work:
 
     EARSHOT_DATA=~/recordings torchrun --nproc-per-node 2 -m training.train base
 """
 
 import argparse
-import copy
-import csv
 import ctypes
-import json
 import math
 import sys
 import time
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 
-from training import checkpoint, data, processes, prune, validation, windows
+from training import distributed
 from training import recipe as recipes
-from training.crnn import CRNN, Size, State, folded, log_odds, n_parameters, networks, new_model
-from training.distill import Taught, attention_loss, distillation_loss, teach
-from training.losses import streaming_loss
-from training.quantized import QuantizedCRNN
-from training.recipe import Distill, Prune, Recipe
+from training.data import recordings as data
+from training.methods import average, prune
+from training.methods.distill import Distillation
+from training.methods.losses import streaming_loss
+from training.model import checkpoint
+from training.model.crnn import State, log_odds, n_parameters
+from training.model.ensemble import networks, new_model
+from training.model.quantized import QuantizedCRNN
+from training.recipe import Distill, Prune, Recipe, Schedule
+from training.run import REFRACTORY_HOPS, Run
+from training.validation.figures import validate
+from training.validation.held_out import load
+from training.windows.cache import Windows, order
+from training.windows.targets import ignore_echoes
 
 FINE_TUNING = 0.1  # of the learning rate, in the quantization-aware stage
-REFRACTORY_HOPS = 12  # 0.96 s: nobody says a keyword twice in a second
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
-    warmup = max(1, int(recipe.train.warmup * steps))
+def batches(windows: Windows, train: Schedule, epoch: int) -> Iterator[tuple[np.ndarray, Tensor, Tensor, Tensor]]:
+    """The rows of each step that are this process's: (numbers of the windows, frames, targets, fresh).
+
+    (rows,), (rows, frames, 40), (rows, keywords, hops), (rows,). A fresh window starts from the zero state; another
+    continues the stream of its row. Steps are the same after an interruption, and in one process or many.
+    """
+    rng = np.random.default_rng(epoch_seed(train, epoch))
+    rows, device = distributed.share(train.batch), distributed.device()
+    echoes = torch.zeros_like(windows.echoes[: train.batch])[rows]
+    for numbers in order(train, epoch)[: train.steps * train.batch].reshape(train.steps, train.batch):
+        frames, targets = (tensor[rows] for tensor in windows.batch(numbers, rng))
+        fresh = torch.from_numpy(rng.random(train.batch) < train.fresh)[rows]
+        targets = ignore_echoes(targets, echoes * ~fresh.unsqueeze(-1))
+        echoes = windows.echoes[numbers][rows]
+        yield numbers[rows], frames.to(device), targets.to(device), fresh.to(device)
+
+
+def epoch_seed(train: Schedule, epoch: int) -> int:
+    return train.seed * 100_003 + epoch
+
+
+def learning_rate(train: Schedule, step: int) -> float:
+    """Linear warm-up, then half a cosine down to zero. step: from the start of the training."""
+    steps = train.epochs * train.steps
+    warmup = max(1, int(train.warmup * steps))
     if step < warmup:
-        return recipe.train.learning_rate * (step + 1) / warmup
-    return recipe.train.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+        return train.learning_rate * (step + 1) / warmup
+    return train.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def start_some_fresh(state: State, fresh: Tensor) -> State:
-    """Zero the states of the streams that `fresh` (batch,) marks: they have heard nothing yet."""
+def start_fresh(state: State, fresh: Tensor) -> State:
+    """Zero the states of the rows that `fresh` (rows,) marks. Batches are frames, so there is no tail."""
     keep = (~fresh).float()
-    return State(
-        state.tail * keep[:, None],
-        state.context * keep[:, None, None],
-        state.hidden * keep[None, :, None],
-        state.ring * keep[:, None, None],
+    context, hidden = state.context * keep[:, None, None], state.hidden * keep[None, :, None]
+    return State(state.tail, context, hidden, state.ring * keep[:, None, None])
+
+
+def run_epoch(run: Run, windows: Windows, distillation: Distillation) -> float:
+    """Train for one epoch. Returns the mean loss of its steps."""
+    recipe, train = run.recipe, run.recipe.train
+    torch.manual_seed(epoch_seed(train, run.epoch) + distributed.rank())  # dropout differs between processes
+    if run.model.size != recipe.size and run.epoch >= recipe.wide_epochs:
+        run.prune()
+    model, members, total = run.model.train(), run.model.size.members, 0.0
+    state = model.zero_state(train.batch // distributed.world_size())
+    title = f"epoch {run.epoch + 1}/{train.epochs}"
+    steps, silent = batches(windows, train, run.epoch), distributed.rank() > 0
+    bar = tqdm(steps, title, train.steps, unit="step", leave=False, disable=silent)
+    for step, (numbers, frames, targets, fresh) in enumerate(bar, run.epoch * train.steps):
+        rate = learning_rate(train, step)
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate
+
+        state = start_fresh(state, fresh)
+        output, (context, hidden, ring) = run.classify(frames, state)
+        state = State(state.tail, context.detach(), hidden.detach(), ring.detach())
+        odds = log_odds(output.logits).transpose(1, 2)  # (members · rows, keywords, hops)
+        loss = streaming_loss(odds, output.energies, targets.repeat(members, 1, 1))
+        for term in distillation.losses(odds, output.energies, numbers):
+            loss = loss + term
+
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for network in networks(model):  # the loss is the mean over the members
+            clip_grad_norm_(network.parameters(), 2.0 / members)
+        run.optimizer.step()
+        if model.size != recipe.size:
+            done = (step + 1) / (recipe.wide_epochs * train.steps)
+            prune.lasso_step(model, recipe.size, rate * recipe.prune.strength * done)
+        average.update(run.average, model, train.averaging, step)
+
+        total += loss.item()
+        bar.set_postfix(loss=f"{total / (step + 1 - run.epoch * train.steps):.4f}")
+    return float(distributed.mean(torch.tensor(total / train.steps, device=distributed.device())))
+
+
+def run_epochs(run: Run, teachers: list[Path], base: Path, workers: int) -> None:
+    """Train from where the run is until its schedule ends."""
+    recipe = run.recipe
+    run.resume()
+    if run.epoch >= recipe.train.epochs:
+        distributed.print_once(f"{run.folder}: all {recipe.train.epochs} epochs are done")
+        return
+    held_out = load(base, recipe, run.average) if distributed.rank() == 0 else None
+    with distributed.one_first():
+        windows = Windows(base, recipe, workers)
+        distillation = Distillation(recipe.distill, teachers, windows)
+    clips, keyword_clips = windows.clips, sum(windows.clips.keywords, [])
+    speakers = len({clip.path.name.split("_nohash_")[0] for clip in keyword_clips})
+    distributed.print_once(
+        f"{run.folder}: {n_parameters(new_model(run.model.size))} parameters, {recipe.train.epochs} epochs; "
+        f"{len(keyword_clips)} keyword clips by {speakers} speakers, {len(clips.words)} of other words, "
+        f"{len(clips.speech) + len(clips.packages)} recordings of speech, {len(clips.synthetic)} "
+        f"synthesised, {len(clips.noise) + len(clips.loud)} noises"
     )
-
-
-class Trainer:
-    """Model, averaged model, optimizer and log of one run, and how they are kept on disk."""
-
-    def __init__(self, recipe: Recipe, recipe_text: str, folder: Path, kind: type[CRNN] = CRNN):
-        torch.manual_seed(recipe.train.seed)
-        self.recipe, self.recipe_text, self.folder = recipe, recipe_text, folder
-        self.kind = kind
-        self.start_with(recipe.model)
-        self.epoch = 0
-        self.best = math.inf
-        self.rows: list[dict] = []
-        self.alarm = torch.zeros(recipe.train.pool)  # of each window: the highest score among its negative hops
-
-    def start_with(self, size: Size) -> None:
-        train = self.recipe.train
-        normalised = self.recipe.size == self.recipe.model  # what is pruned must be zero, whatever follows it
-        self.model = (
-            new_model(size, train.dropout, normalised) if self.kind is CRNN else self.kind(size, train.dropout)
-        )
-        self.average = copy.deepcopy(self.model).eval()  # stays on the CPU
-        self.model.to(processes.device())
-        self.classify = processes.together(self.model)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
-        )
-
-    def shrink(self) -> None:
-        """Go on with the model that is left when all but the largest groups are cut away."""
-        size, target = self.model.size, self.recipe.size
-        kinds, weights = prune.kinds(size, target), self.model.state_dict()
-        rest = sum(int((prune.norms(weights, kind) > 0).sum()) for kind in kinds)
-        wanted, names = sum(kind.wanted for kind in kinds), [name for name, _ in self.model.named_parameters()]
-        stay = prune.prune(self.model, target)
-        states = [self.model.state_dict(), self.average.state_dict()]
-        moments = self.optimizer.state_dict()["state"]
-        kept = {key: {name: moments[i][key] for i, name in enumerate(names)} for key in ("exp_avg", "exp_avg_sq")}
-        self.start_with(target)
-        for model, tensors in zip((self.model, self.average), states, strict=True):
-            model.load_state_dict(prune.shrink(tensors, size, target, stay))
-        kept = {key: prune.shrink(tensors, size, target, stay) for key, tensors in kept.items()}
-        state = self.optimizer.state_dict()
-        state["state"] = {
-            i: {"step": moments[i]["step"], **{key: kept[key][name] for key in kept}} for i, name in enumerate(names)
-        }
-        self.optimizer.load_state_dict(state)
-        processes.say(
-            f"{self.folder}: shrunk to {n_parameters(self.model)} parameters; the penalty had left {rest} channels and "
-            f"units, of which the {wanted} largest stay"
-        )
-
-    def steps_per_epoch(self) -> int:
-        return self.recipe.train.windows // self.recipe.train.batch
-
-    def run_epoch(self, dataset: windows.Windows, taught: Taught | None) -> float:
-        """One epoch; returns its mean loss. taught: see `distill.teach`."""
-        train, distill, steps = self.recipe.train, self.recipe.distill, self.steps_per_epoch()
-        seed = train.seed * 100_003 + self.epoch  # whatever is random goes on as if never interrupted
-        torch.manual_seed(seed + processes.rank())  # of the dropout; all else is drawn for the whole batch, by rng
-        rng = np.random.default_rng(seed)
-        mine, device = processes.share(train.batch), processes.device()
-        order = windows.order(train, self.epoch, self.alarm.numpy())
-        if self.model.size != self.recipe.size and self.epoch >= self.recipe.wide_epochs:
-            self.shrink()
-        self.model.train()
-        state, total = self.model.zero_state(train.batch // processes.count()), 0.0
-        echoes = torch.zeros(train.batch, self.model.size.keywords, dtype=torch.int64)[mine]
-        members = self.model.size.members
-
-        def repeated(tensor: Tensor) -> Tensor:
-            return torch.cat([tensor] * members)
-
-        title, silent = f"epoch {self.epoch + 1}/{train.epochs}", processes.rank() > 0
-        bar = tqdm(range(steps), desc=title, unit="step", leave=False, disable=silent)
-        for step in bar:
-            indices = order[step * train.batch : (step + 1) * train.batch]
-            frames, targets = (tensor[mine] for tensor in dataset.batch(indices, rng))
-            fresh = torch.from_numpy(rng.random(train.batch) < train.fresh)[mine]
-            targets = windows.ignore_echoes(targets, echoes * ~fresh.unsqueeze(-1))
-            echoes = dataset.echoes[indices][mine]
-            frames, targets, fresh = frames.to(device), targets.to(device), fresh.to(device)
-            rate = learning_rate(self.recipe, self.epoch * steps + step, train.epochs * steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            state = start_some_fresh(state, fresh)
-            output, (context, hidden, ring) = self.classify(frames, state)
-            odds = log_odds(output.logits).transpose(1, 2)  # of each member, one member's batch after the other's
-            loss = streaming_loss(odds, output.energies, repeated(targets))
-            if taught is not None:
-                said, looked = (repeated(tensor[indices[mine]].to(device)) for tensor in taught)
-                loss = loss + distill.weight * distillation_loss(odds, said, distill.temperature)
-                if distill.attention:
-                    loss = loss + distill.attention * attention_loss(output.energies, looked, self.model.size.window)
-            heard = odds.detach().unflatten(0, (members, -1)).mean(0)
-            loudest = heard.masked_fill(targets != windows.NEGATIVE, -10).amax((1, 2)).sigmoid()
-            self.alarm[indices] = processes.gather(loudest).cpu()
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            for network in networks(self.model):  # the loss is the members' mean
-                torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0 / members)
-            self.optimizer.step()
-            if self.model.size != self.recipe.size:
-                done = (self.epoch * steps + step + 1) / (self.recipe.wide_epochs * steps)
-                prune.lasso_step(self.model, self.recipe.size, rate * self.recipe.prune.strength * done)
-            state = State(state.tail, context.detach(), hidden.detach(), ring.detach())
-            with torch.no_grad():
-                for kept, new in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                    decay = min(train.averaging, (self.epoch * steps + step + 1) / 100)
-                    kept.lerp_(new.to(kept.device), 1 - decay)
-                for buffer, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
-                    buffer.copy_(now)
-            total += loss.item()
-            bar.set_postfix(loss=f"{total / (step + 1):.4f}")
-        return float(processes.mean(torch.tensor(total / steps, device=device)))
-
-    def log(self, row: dict, figures: validation.Figures) -> None:
-        """Keep the epoch's row, and its weights if they are the best so far of the size that is wanted.
-
-        Only the schedule's second half counts: a model that knows little yet may make few false accepts by luck.
-        """
-        self.rows.append(row)
-        late = 2 * (self.epoch + 1) > self.recipe.train.epochs
-        if late and figures.misses < self.best and self.model.size == self.recipe.size:
-            self.best = figures.misses
-            checkpoint.save(
-                self.folder,
-                (folded(self.average) if self.kind is CRNN else self.average).state_dict(),
-                self.recipe_text,
-                self.recipe.train.seed,
-                list(self.recipe.data.keywords),
-                figures.thresholds,
-                REFRACTORY_HOPS,
-                figures.smoothing,
-                [[point._asdict() for point in curve] for curve in figures.curves],
-            )
-        self.epoch += 1
-        self.save()
-        with open(self.folder / "log.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, row.keys())
-            writer.writeheader()
-            writer.writerows(self.rows)
-
-    def save(self) -> None:
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": v for k, v in moments.items()}
-        tensors["alarm"] = self.alarm
-        metadata = {
-            "recipe": json.dumps(asdict(self.recipe)),
-            "progress": json.dumps({"epoch": self.epoch, "best": self.best, "rows": self.rows}),
-        }
-        checkpoint.write_atomically(
-            self.folder / "last.safetensors", to_bytes(checkpoint.contiguous(tensors), metadata)
-        )
-
-    def resume(self) -> None:
-        """Go on from last.safetensors if it is there. Raises CheckpointError if another recipe made it."""
-        path = self.folder / "last.safetensors"
-        if not path.exists():
-            return
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        try:
-            same = recipes.assemble(json.loads(metadata["recipe"])) == self.recipe  # a key that is new has its default
-        except recipes.RecipeError:
-            same = False
-        if not same:
-            raise checkpoint.CheckpointError(f"{path} was made by another recipe; remove {self.folder} or pass --out")
-        progress = json.loads(metadata["progress"])
-        self.epoch, self.best, self.rows = progress["epoch"], progress["best"], progress["rows"]
-        if self.epoch > self.recipe.wide_epochs:
-            self.start_with(self.recipe.size)
-        self.model.load_state_dict(part(tensors, "model."))
-        self.average.load_state_dict(part(tensors, "average."))
-        self.alarm = tensors["alarm"]
-        state = self.optimizer.state_dict()
-        for name, tensor in part(tensors, "optimizer.").items():
-            index, key = name.split(".")
-            state["state"].setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict(state)
-
-
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def keep_memory() -> None:
-    """Ask glibc to keep memory that torch frees and wants again in the next step: asking the kernel each time for fresh
-    pages costs a third of the training's time. Elsewhere nothing happens."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        m_trim_threshold, m_mmap_max = -1, -4
-        mallopt(m_trim_threshold, 2**31 - 1)
-        mallopt(m_mmap_max, 0)
+    while run.epoch < recipe.train.epochs:
+        began = time.monotonic()
+        loss = run_epoch(run, windows, distillation)
+        figures = validate(run.average, held_out, REFRACTORY_HOPS) if held_out and run.is_late else None
+        run.end_epoch(loss, figures, time.monotonic() - began)
+    distributed.barrier()  # the other processes may read the checkpoint next
 
 
 def train(
     recipe: Recipe, recipe_text: str, base: Path, folder: Path, runs: Path, workers: int, quick: bool = False
 ) -> None:
-    """Raises RecipeError, DataError, CheckpointError and OSError. Teachers that are not in `runs` yet are trained
-    first."""
+    """Train the teachers that are not in `runs` yet, then the model, then its int8 form if the recipe has one.
+
+    Raises RecipeError, DataError, CheckpointError and OSError.
+    """
     keep_memory()
-    if recipe.train.batch % processes.count():
-        counts = f"train.batch is {recipe.train.batch}, the processes are {processes.count()}"
-        raise recipes.RecipeError(f"{counts}: the first must be a multiple of the second")
-    who = [(name, seed) for name in recipe.distill.teachers for seed in recipe.distill.seeds]
-    teachers = [train_teacher(recipe, name, seed, base, runs, workers, quick) for name, seed in who]
-    first = replace(recipe, train=replace(recipe.train, quantized_epochs=0))  # the second stage may come later
-    learn(Trainer(first, recipe_text, folder), teachers, base, workers)
+    if recipe.train.batch % distributed.world_size():
+        raise recipes.RecipeError(
+            f"train.batch is {recipe.train.batch}: it must be a multiple of the {distributed.world_size()} processes"
+        )
+    pairs = [(name, seed) for name in recipe.distill.teachers for seed in recipe.distill.seeds]
+    teachers = [train_teacher(recipe, name, seed, base, runs, workers, quick) for name, seed in pairs]
+    in_float = replace(recipe, train=replace(recipe.train, quantized_epochs=0))
+    run_epochs(Run(in_float, recipe_text, folder), teachers, base, workers)
     if recipe.train.quantized_epochs:
-        learn(fine_tuner(recipe, recipe_text, folder), teachers, base, workers)
+        run_epochs(fine_tuning(recipe, recipe_text, folder), teachers, base, workers)
 
 
-def fine_tuner(recipe: Recipe, recipe_text: str, folder: Path) -> Trainer:
-    """A second stage that begins with what the first one left in `folder`: quantization-aware, gently."""
-    rate = recipe.train.learning_rate * FINE_TUNING
-    schedule = replace(recipe.train, epochs=recipe.train.quantized_epochs, quantized_epochs=0, learning_rate=rate)
-    stage = replace(recipe, model=recipe.size, prune=Prune(), train=schedule)
-    trainer = Trainer(stage, recipe_text, folder.with_name(f"{folder.name}-qat"), QuantizedCRNN)
-    weights = checkpoint.load(folder)[0].state_dict()
-    for model in (trainer.model, trainer.average):
-        model.load_state_dict(weights, strict=False)  # the ranges are still to be seen
-    return trainer
-
-
-def learn(trainer: Trainer, teachers: list[Path], base: Path, workers: int) -> None:
-    recipe, folder = trainer.recipe, trainer.folder
-    trainer.resume()
-    if trainer.epoch >= recipe.train.epochs:
-        processes.say(f"{folder}: all {recipe.train.epochs} epochs are done")
-        return
-    held_out = validation.load(base, recipe, trainer.average) if processes.rank() == 0 else None
-    with processes.one_at_first():
-        dataset = windows.Windows(base, recipe, workers)
-        taught = teach(teachers, dataset) if teachers else None
-    clips, spoken = dataset.clips, sum(dataset.clips.keywords, [])
-    speakers = len({clip.path.name.split("_nohash_")[0] for clip in spoken})
-    processes.say(
-        f"{folder}: {n_parameters(new_model(trainer.model.size))} parameters, {recipe.train.epochs} epochs; "
-        f"{len(spoken)} keyword clips by {speakers} speakers, {len(clips.words)} of other words, "
-        f"{len(clips.speech) + len(clips.packages)} recordings of speech, {len(clips.synthetic)} "
-        f"synthesised, {len(clips.noise) + len(clips.loud)} noises"
-    )
-    while trainer.epoch < recipe.train.epochs:
-        began = time.monotonic()
-        loss = trainer.run_epoch(dataset, taught)
-        if not held_out:  # of several processes one validates and writes
-            trainer.epoch += 1
-            continue
-        figures = validation.validate(trainer.average, held_out, REFRACTORY_HOPS)
-        row = {
-            "epoch": trainer.epoch + 1,
-            "loss": round(loss, 5),
-            "misses": round(figures.misses, 5),
-            "clean": round(figures.clean, 5),
-            "one_minus_auroc": round(figures.one_minus_auroc, 6),
-            "frr": round(figures.frr, 5),
-            "smoothing": figures.smoothing,
-            "threshold": " ".join(f"{t:.4f}" for t in figures.thresholds),
-            "seconds": round(time.monotonic() - began, 1),
-        }
-        trainer.log(row, figures)
-        processes.say("  ".join(f"{key} {value}" for key, value in row.items()))
-    processes.wait()  # what was written last may be a teacher that the others read next
-
-
-def train_teacher(
-    recipe: Recipe, name: str, seed: int, base: Path, runs: Path, workers: int, quick: bool
-) -> Path:
-    """Train one of the recipe's teachers, or find it trained; returns its folder. Raises RecipeError."""
+def train_teacher(recipe: Recipe, name: str, seed: int, base: Path, runs: Path, workers: int, quick: bool) -> Path:
+    """Train one of the recipe's teachers if it is not trained yet; returns its folder. Raises RecipeError."""
     path = recipes.path_of(name)
     teacher = recipes.read(path, list(recipe.data.keywords), seed)
     if teacher.distill.teachers or teacher.model.hop_samples != recipe.model.hop_samples:
         raise recipes.RecipeError(f"{path}: a teacher has no teacher, and its hop is the student's; name another")
-    teacher = replace(teacher, train=replace(teacher.train, quantized_epochs=0))  # nobody needs it in int8 for that
+    teacher = replace(teacher, train=replace(teacher.train, quantized_epochs=0))  # it teaches in float
     folder = runs / recipes.run_name(path, teacher)
     teacher, text = shortened(teacher, path.read_text()) if quick else (teacher, path.read_text())
     train(teacher, text, base, folder, runs, workers)
     return folder
+
+
+def fine_tuning(recipe: Recipe, recipe_text: str, folder: Path) -> Run:
+    """Quantization-aware training of the checkpoint in `folder`, at a low learning rate."""
+    rate = recipe.train.learning_rate * FINE_TUNING
+    schedule = replace(recipe.train, epochs=recipe.train.quantized_epochs, quantized_epochs=0, learning_rate=rate)
+    stage = replace(recipe, model=recipe.size, prune=Prune(), train=schedule)
+    run = Run(stage, recipe_text, folder.with_name(f"{folder.name}-qat"), QuantizedCRNN)
+    weights = checkpoint.load(folder)[0].state_dict()
+    for model in (run.model, run.average):
+        model.load_state_dict(weights, strict=False)  # the ranges of activations are not known yet
+    return run
+
+
+def keep_memory() -> None:
+    """Have glibc keep memory that torch frees, for the next step. Fresh pages from the kernel in each step cost a third
+    of the training's time. Does nothing with another C library."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        m_trim_threshold, m_mmap_max = -1, -4
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_mmap_max, 0)
 
 
 def shortened(recipe: Recipe, text: str) -> tuple[Recipe, str]:
@@ -369,7 +232,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="processes that make training windows (default: 2)")
     args = parser.parse_args()
     path = recipes.path_of(args.recipe)
-    processes.start()
+    distributed.start()
     try:
         recipe = recipes.read(path, args.keyword, args.seed)
         base, recipe_text = data.root(args.data), path.read_text()
@@ -383,13 +246,13 @@ def main() -> int:
         print(f"train: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"train: error: {error}; make room, then run the same command again to go on", file=sys.stderr)
+        print(f"train: error: {error}; make room, then run the same command again to continue", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("train: interrupted; run the same command again to go on", file=sys.stderr)
+        print("train: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     finally:
-        processes.stop()
+        distributed.stop()
     return 0
 
 

@@ -1,13 +1,14 @@
-"""Clips by themselves: told apart or not, and as files of their own."""
+"""Clips by themselves: FRR at a FAR, and misses of clips as files of their own."""
 
 import numpy as np
 
-from edge_demo.evaluate.recordings import Recordings, bar, stream
-from runtime.audio import cut, quiet_room
-from runtime.engine import Engine
+from edge_demo.evaluate.recordings import Recordings, progress, stream
+from runtime.audio.hops import cut, quiet_room
+from runtime.bundle.engine import Engine
 from training import metrics
-from training.augment import AROUND, low_noise
-from training.data import SAMPLE_RATE
+from training.data.noises import low_noise
+from training.data.recordings import SAMPLE_RATE
+from training.windows.augment import AROUND
 
 
 def clip_scores(engine: Engine, recordings: Recordings, keyword: int) -> tuple[np.ndarray, np.ndarray]:
@@ -16,10 +17,8 @@ def clip_scores(engine: Engine, recordings: Recordings, keyword: int) -> tuple[n
     rng = np.random.default_rng(1)
     clips = recordings.positives + recordings.negatives
     labels = np.array([1] * len(recordings.positives) + [0] * len(recordings.negatives))
-    scores = np.array([
-        stream(engine, np.concatenate([clip, low_noise(AROUND, rng)]), keyword).max() for clip in bar(clips, "clips")
-    ])
-    return scores, labels
+    padded = (np.concatenate([clip, low_noise(AROUND, rng)]) for clip in progress(clips, "clips"))
+    return np.array([stream(engine, clip, keyword).max() for clip in padded]), labels
 
 
 def clip_figures(scores: np.ndarray, labels: np.ndarray) -> dict:
@@ -33,8 +32,8 @@ def clip_figures(scores: np.ndarray, labels: np.ndarray) -> dict:
 
 
 def as_file(engine: Engine, clip: np.ndarray, keyword: int) -> float:
-    """The highest score in a clip that is a WAV file for listen.py --wav: from zero state, its last hop filled up with
-    zeros, the quiet room after it."""
+    """The highest score of a clip that listen.py --wav reads from a file: from zero state, the last hop padded with
+    zeros, followed by faint noise."""
     engine.reset()
     hops = [*cut([clip], engine.hop_samples), *quiet_room(engine.hop_samples)]
     return max(float(engine.step(hop)[keyword]) for hop in hops)
@@ -45,7 +44,7 @@ def start_figures(engine: Engine, recordings: Recordings, keyword: int, threshol
     figures = {}
     for name, silence in (("as_a_file", 0), ("after_digital_silence", SAMPLE_RATE)):
         before = np.zeros(silence, np.float32)
-        scores = [as_file(engine, np.append(before, clip), keyword) for clip in bar(recordings.positives, name)]
+        scores = [as_file(engine, np.append(before, clip), keyword) for clip in progress(recordings.positives, name)]
         missed = int((np.array(scores) < np.float32(threshold)).sum())
         figures[f"misses_{name}"] = {"share": missed / len(scores), "interval": metrics.wilson(missed, len(scores))}
     return figures

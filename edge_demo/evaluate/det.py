@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_demo.evaluate.misses import Listened
-from edge_demo.evaluate.negatives import Alarms
+from edge_demo.evaluate.false_accepts import Alarms
+from edge_demo.evaluate.misses import Hits
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Det:
     at: tuple[float, float]  # (false accepts per hour, share of misses) at the bundle's threshold
 
 
-def det_curve(listened: Listened, alarms: Alarms, threshold: float) -> Det:
+def det_curve(hits: Hits, alarms: Alarms, threshold: float) -> Det:
     thresholds = 1 / (1 + np.exp(-np.linspace(-4, 9, 200)))
-    misses = np.array([1 - listened.hits(t).mean() for t in [*thresholds, threshold]])
+    misses = np.array([1 - hits.detected(t).mean() for t in [*thresholds, threshold]])
     per_hour = alarms.per_hour(np.append(thresholds, threshold))
     return Det(alarms.name, alarms.hours, per_hour[:-1], misses[:-1], (per_hour[-1], misses[-1]))
 

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_demo.evaluate import clips, misses, negatives
+from edge_demo.evaluate import clips, false_accepts, misses, negatives
 from edge_demo.evaluate.det import Det, det_curve
-from edge_demo.evaluate.negatives import Alarms, Stream
+from edge_demo.evaluate.false_accepts import Alarms, score_stream
+from edge_demo.evaluate.negatives import Stream
 from edge_demo.evaluate.recordings import load
-from runtime.engine import Engine
+from runtime.bundle.engine import Engine
 
 
 class Evaluation(NamedTuple):
@@ -28,22 +29,20 @@ def evaluate(
     engine: Engine,
     base: Path,
     testing: list[Stream],
-    validation: list[Stream] | None = None,
-    wanted: float = 0.0,
+    thresholds: list[float] | None = None,
     conditions: Iterable[str] = misses.CONDITIONS,
 ) -> list[Evaluation]:
-    """All figures of each keyword of a bundle but for the tracks', at its threshold; with `validation` at the one that
-    makes `wanted` false accepts an hour there. Raises DataError where there is too little to measure with."""
+    """All figures of each keyword of a bundle but for the tracks', at `thresholds` (default: the bundle's).
+
+    Raises DataError when there are too few clips to measure with.
+    """
+    words = list(enumerate(engine.keywords))
     recordings = [load(base, word) for word in engine.keywords]
-    chosen = [negatives.hear(engine, stream) for stream in validation or []]
-    heard = [negatives.hear(engine, stream) for stream in testing]
-    found = []
-    for keyword, word in enumerate(engine.keywords):
-        mine, threshold = recordings[keyword], engine.thresholds[keyword]
-        if validation is not None:
-            threshold = negatives.operating_point([one.alarms(keyword, word) for one in chosen], wanted)
-        alarms = [one.alarms(keyword, word) for one in heard]
-        alarms.append(negatives.hear(engine, negatives.joined(mine)).alarms(keyword, word))
+    scored = [score_stream(engine, stream) for stream in testing]
+    evaluations = []
+    for (keyword, word), mine, threshold in zip(words, recordings, thresholds or engine.thresholds, strict=True):
+        alarms = [stream.alarms(keyword, word) for stream in scored]
+        alarms.append(score_stream(engine, negatives.joined(mine)).alarms(keyword, word))
         scores, labels = clips.clip_scores(engine, mine, keyword)
         missed, clean = misses.miss_figures(engine, mine, keyword, threshold, conditions)
         figures = {
@@ -51,10 +50,19 @@ def evaluate(
             "threshold": threshold,
             "validation_clips_missed": clips.validation_misses(engine, mine, keyword, threshold),
             **clips.clip_figures(scores, labels),
-            **negatives.alarm_figures(alarms, threshold),
+            **false_accepts.alarm_figures(alarms, threshold),
             **missed,
             **clips.start_figures(engine, mine, keyword, threshold),
         }
-        det = det_curve(clean, negatives.together(alarms) or alarms[0], threshold)
-        found.append(Evaluation(figures, det, scores, labels, clean.hits(threshold), alarms))
-    return found
+        det = det_curve(clean, false_accepts.together(alarms) or alarms[0], threshold)
+        evaluations.append(Evaluation(figures, det, scores, labels, clean.detected(threshold), alarms))
+    return evaluations
+
+
+def operating_points(engine: Engine, validation: list[Stream], rate: float) -> list[float]:
+    """The threshold of each keyword that makes at most `rate` false accepts an hour. Raises DataError."""
+    scored = [score_stream(engine, stream) for stream in validation]
+    return [
+        false_accepts.operating_point([stream.alarms(keyword, word) for stream in scored], rate)
+        for keyword, word in enumerate(engine.keywords)
+    ]

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_demo.evaluate.negatives import LATEST
-from edge_demo.evaluate.recordings import OTHERS, Recordings, bar, stream
-from runtime.engine import Engine
-from training import augment, data, metrics
-from training.augment import AROUND, low_noise
-from training.data import SAMPLE_RATE
+from edge_demo.evaluate.false_accepts import LATEST
+from edge_demo.evaluate.recordings import Recordings, progress, stream
+from runtime.bundle.engine import Engine
+from training import metrics
+from training.data import recordings as data
+from training.data.noises import low_noise
+from training.data.recordings import SAMPLE_RATE
+from training.windows import augment
+from training.windows.augment import AROUND
 
-TRACKS = 100  # with OTHERS clips around the one of the keyword in each
+TRACKS, OTHERS = 100, 20  # of each: clips of other words around one of the keyword
 CLIPS_PER_STREAM = 12  # with two seconds of other words between them that makes a minute
 ROOMS = 40
 ROOM_SEED = 1_000_003  # not training's
@@ -28,13 +31,13 @@ CONDITIONS = {  # name → (signal-to-noise ratio in dB or None for as recorded,
 
 
 @dataclass(frozen=True)
-class Listened:
-    """What streams with clips of the keyword in them made of each clip."""
+class Hits:
+    """Events of each clip of the keyword in streams, at every threshold."""
 
-    intervals: list[tuple[np.ndarray, np.ndarray]]  # of the hops in which an event is a hit, see event_intervals
+    intervals: list[tuple[np.ndarray, np.ndarray]]  # of hops in which an event is a hit, see event_intervals
     delays: list[np.ndarray]  # of those hops: seconds from the end of the word to the end of the hop
 
-    def hits(self, threshold: float) -> np.ndarray:
+    def detected(self, threshold: float) -> np.ndarray:
         """(clips,) whether each was detected."""
         return np.array([((low < threshold) & (threshold <= high)).any() for low, high in self.intervals])
 
@@ -47,20 +50,20 @@ class Listened:
         return np.array(firsts)
 
 
-def listen_to_streams(
+def keyword_streams(
     engine: Engine, recordings: Recordings, keyword: int, rooms: list[np.ndarray], snr: float | None, gain: float
-) -> Listened:
+) -> Hits:
     """All clips of the keyword, a dozen to a stream, other words between them.
 
     With `snr`, each clip stands in one random room, and one random noise sounds from half a second before it to half a
-    second after it. An event between a clip's start and LATEST after its end is a hit; as it is an event only when no
-    hop of the refractory time before it reached the threshold, a score that was high already makes a miss.
+    second after it. An event between a clip's start and LATEST after its end is a hit. A score that is high before the
+    clip starts makes a miss, because then there is no new event.
     """
     rng = np.random.default_rng(4)
     hop = engine.hop_samples
-    found = Listened([], [])
+    hits = Hits([], [])
     clips, noises = recordings.positives, recordings.noises or [np.zeros(1, np.float32)]
-    for first in bar(range(0, len(clips), CLIPS_PER_STREAM), "streams"):
+    for first in progress(range(0, len(clips), CLIPS_PER_STREAM), "streams"):
         pieces, spans = [low_noise(SAMPLE_RATE, rng)], []
         for clip in clips[first : first + CLIPS_PER_STREAM]:
             pieces += [recordings.negatives[int(i)] for i in rng.choice(len(recordings.negatives), 2, replace=False)]
@@ -73,29 +76,29 @@ def listen_to_streams(
         ends = (np.arange(len(high)) + 1) * hop
         for start, word_end, end in spans:
             inside = (ends > start) & (ends <= end + LATEST * SAMPLE_RATE)
-            found.intervals.append((low[inside], high[inside]))
-            found.delays.append((ends[inside] - word_end) / SAMPLE_RATE)
-    return found
+            hits.intervals.append((low[inside], high[inside]))
+            hits.delays.append((ends[inside] - word_end) / SAMPLE_RATE)
+    return hits
 
 
 def miss_figures(
     engine: Engine, recordings: Recordings, keyword: int, threshold: float, conditions: Iterable[str] = CONDITIONS
-) -> tuple[dict, Listened]:
-    """Misses in each condition, and time to the event; also what the clean streams made of each clip."""
+) -> tuple[dict, Hits]:
+    """Misses in each condition, and time to the event; also the hits in the clean streams."""
     rooms = augment.room_responses(ROOMS, ROOM_SEED)
     figures: dict = {}
-    clean = Listened([], [])
+    clean = Hits([], [])
     for name in conditions:
         snr, gain = CONDITIONS[name]
         if snr is not None and not recordings.noises:
             continue
-        listened = listen_to_streams(engine, recordings, keyword, rooms, snr, gain)
-        hits = listened.hits(threshold)
-        missed = len(hits) - int(hits.sum())
-        figures[f"misses_{name}"] = {"share": missed / len(hits), "interval": metrics.wilson(missed, len(hits))}
+        hits = keyword_streams(engine, recordings, keyword, rooms, snr, gain)
+        detected = hits.detected(threshold)
+        missed, n = int((~detected).sum()), len(detected)
+        figures[f"misses_{name}"] = {"share": missed / n, "interval": metrics.wilson(missed, n)}
         if name == "clean":
-            clean = listened
-            delays = listened.first_delays(threshold)
+            clean = hits
+            delays = hits.first_delays(threshold)
             if len(delays):
                 figures["seconds_to_event"] = {
                     "median": float(np.median(delays)),
@@ -105,10 +108,10 @@ def miss_figures(
 
 
 def track_figures(engine: Engine, recordings: Recordings, keyword: int, threshold: float) -> dict:
-    """Tracks of 20 other clips around one of the keyword: is it found, once, and nothing else?"""
+    """Tracks of 20 other clips around one of the keyword: shares with one detection there, and with none elsewhere."""
     rng = np.random.default_rng(3)
-    found = clean = 0
-    for _ in bar(range(TRACKS), "tracks"):
+    once = clean = 0
+    for _ in progress(range(TRACKS), "tracks"):
         pieces = [recordings.negatives[i] for i in rng.choice(len(recordings.negatives), OTHERS, replace=False)]
         place = int(rng.integers(OTHERS + 1))
         pieces.insert(place, recordings.positives[int(rng.integers(len(recordings.positives)))])
@@ -116,9 +119,9 @@ def track_figures(engine: Engine, recordings: Recordings, keyword: int, threshol
         end = start + len(pieces[place]) / SAMPLE_RATE
         times = events(engine, np.concatenate([*pieces, low_noise(AROUND, rng)]), keyword, threshold)
         inside = [start <= t <= end + 0.6 for t in times]
-        found += sum(inside) == 1
+        once += sum(inside) == 1
         clean += sum(inside) == len(inside)
-    return {"tracks": TRACKS, "one_detection_at_keyword": found / TRACKS, "none_elsewhere": clean / TRACKS}
+    return {"tracks": TRACKS, "one_detection_at_keyword": once / TRACKS, "none_elsewhere": clean / TRACKS}
 
 
 def events(engine: Engine, audio: np.ndarray, keyword: int, threshold: float) -> np.ndarray:

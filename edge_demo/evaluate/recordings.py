@@ -1,4 +1,4 @@
-"""Test clips of a keyword and of other words, and how any recording is streamed."""
+"""Test clips of a keyword and of other words, and the scores of any audio as a stream."""
 
 import functools
 from collections.abc import Iterable
@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from runtime.audio import cut
-from runtime.engine import Engine
-from training import corpora, data
-from training.data import to_float
+from runtime.audio.hops import cut
+from runtime.bundle.engine import Engine
+from training.data import corpora
+from training.data import recordings as data
+from training.data.recordings import to_float
 
 SILENCES = "speech_commands/_silence_"
-OTHERS = 20  # clips of other words that are needed at least
+LEAST_OTHERS = 20  # clips of other words
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,24 @@ class Recordings:
     noises: list[np.ndarray]
 
 
-@functools.cache  # several models hear the same
+@functools.cache  # several models are measured on the same
 def load(base: Path, keyword: str) -> Recordings:
-    """Raises DataError where there is too little to measure with."""
-    found = data.find(base, ["speech_commands", "wake_words"], words=True)
-    clips = [c for c in found if c.split == "testing"]
+    """Raises DataError when there are too few clips to measure with."""
+    every = data.find(base, ["speech_commands", "wake_words"], words=True)
+    clips = [c for c in every if c.split == "testing"]
     home = {c.path.parents[1] for c in clips if c.word == keyword}
     if not home:
         raise data.DataError(f"no test clips of {keyword!r} below {base}")
-    # Negatives come from the corpus of the keyword, recorded like it; other corpora are too easily told apart.
+    # Negatives come from the corpus of the keyword, recorded like it; clips of other corpora are too easy to reject.
     negatives = [c for c in clips if c.word != keyword and c.path.parents[1] in home]
-    if len(negatives) < OTHERS:
+    if len(negatives) < LEAST_OTHERS:
         have = f"{len(negatives)} test clips of other words than {keyword!r} below {base}"
-        raise data.DataError(f"{have}, {OTHERS} needed; add some")
+        raise data.DataError(f"{have}, {LEAST_OTHERS} needed; add some")
     negatives += data.find(base, [SILENCES]) if base / "speech_commands" in home else []
     noises = [c for c in data.find(base, ["noise"]) if c.split == "testing"]
     return Recordings(
         data.read_floats([c for c in clips if c.word == keyword], keyword),
-        data.read_floats([c for c in found if c.word == keyword and c.split == "validation"], keyword),
+        data.read_floats([c for c in every if c.word == keyword and c.split == "validation"], keyword),
         data.read_floats(negatives, "negatives"),
         [str(c.path) for c in negatives],
         data.read_floats(noises, "noise"),
@@ -54,8 +55,8 @@ def load(base: Path, keyword: str) -> Recordings:
 
 def talk(base: Path) -> np.ndarray:
     """Requests of the testing split, joined: (n,) float32."""
-    found = [to_float(one.read()) for one in corpora.recordings("requests", "testing", base, only=())]
-    return np.concatenate(found) if found else np.zeros(0, np.float32)
+    clips = [to_float(one.read()) for one in corpora.recordings("requests", "testing", base, only=())]
+    return np.concatenate(clips) if clips else np.zeros(0, np.float32)
 
 
 def stream(engine: Engine, audio: np.ndarray, keyword: int) -> np.ndarray:
@@ -64,5 +65,5 @@ def stream(engine: Engine, audio: np.ndarray, keyword: int) -> np.ndarray:
     return np.array([engine.step(hop)[keyword] for hop in cut([audio], engine.hop_samples)])
 
 
-def bar(items: Iterable, what: str) -> Iterable:
+def progress(items: Iterable, what: str) -> Iterable:
     return tqdm(items, desc=what, leave=False)

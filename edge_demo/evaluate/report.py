@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_demo.evaluate.negatives import Alarms
+from edge_demo.evaluate.false_accepts import Alarms
 
 HEADING = "## How good it is"
 
@@ -12,11 +12,15 @@ HEADING = "## How good it is"
 def put_into_report(report: Path, columns: dict[str, dict], picture: str) -> None:
     """Write the figures as the last section of a bundle's report, in place of what was there."""
     before = report.read_text().split(HEADING)[0].rstrip() if report.exists() else f"# {report.parent.name}"
-    lines = [[cell.strip() for cell in line] for line in cells(columns)]
+    source = "By `python -m edge_demo.evaluate`; intervals are of 95 %."
+    parts = [before, HEADING, source, f"![DET curve and misses]({picture})", markdown(cells(columns))]
+    report.write_text("\n\n".join(parts) + "\n")
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A table; the first line is its head."""
     marks = ["---", *["--:"] * (len(lines[0]) - 1)]
-    markdown = "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], marks, *lines[1:]])
-    said = "By `python -m edge_demo.evaluate`; intervals are of 95 %."
-    report.write_text(f"{before}\n\n{HEADING}\n\n{said}\n\n![DET curve and misses]({picture})\n\n{markdown}\n")
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], marks, *lines[1:]])
 
 
 def rows(figures: dict, prefix: str = "") -> dict[str, object]:
@@ -37,8 +41,8 @@ def text(value: object) -> str:
 
 
 def cells(columns: dict[str, dict]) -> list[list[str]]:
-    """Figures by name of bundle, side by side, a line each; of three and more also their mean and range. Peers have few
-    of the figures and do not count in these."""
+    """A line for each figure, a column for each bundle; with three and more bundles also mean and range. Peers, which
+    have few of the figures, do not count in these."""
     values = {name: rows(figures) for name, figures in columns.items()}
     labels = list(dict.fromkeys(label for column in values.values() for label in column))
     texts = {name: {label: text(value) for label, value in column.items()} for name, column in values.items()}
@@ -56,9 +60,9 @@ def table(lines: list[list[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
-def fired(heard: list[Alarms], threshold: float) -> list[dict]:
-    """Each false accept, the highest scores first, so that a person can listen."""
-    events = [(score, one.name, file, seconds) for one in heard for score, file, seconds in one.fired(threshold)]
+def false_accepts(streams: list[Alarms], threshold: float) -> list[dict]:
+    """Each false accept, the highest scores first."""
+    events = [(score, one.name, file, seconds) for one in streams for score, file, seconds in one.events(threshold)]
     return [
         {"score": round(score, 4), "kind": kind, "file": file, "seconds": round(seconds, 2)}
         for score, kind, file, seconds in sorted(events, reverse=True)

@@ -14,7 +14,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from runtime.engine import BundleError, Engine
+from runtime.bundle.engine import Engine
+from runtime.errors import BundleError
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "model.int8.onnx"
@@ -77,7 +78,7 @@ def refused(attack: Attack, folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 HEARS = """
 import importlib, sys
 import numpy as np
-engine = importlib.import_module(sys.argv[1] + ".engine")
+engine = importlib.import_module(sys.argv[1] + ".bundle.engine")
 try:
     model = engine.Engine(sys.argv[2])
     print("loaded", flush=True)
@@ -105,7 +106,13 @@ def hear(runtime: Path, bundle: Path, cpu: int = 20, memory: int = 2 << 30) -> H
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    done = subprocess.run([sys.executable, "-c", HEARS, runtime.name, bundle], cwd=runtime.parent, preexec_fn=limit,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", HEARS, runtime.name, bundle],
+        cwd=runtime.parent,
+        preexec_fn=limit,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     said = done.stdout.split()
     return Heard(done.returncode, said, 0 if done.returncode else int(said.pop()))

@@ -19,13 +19,14 @@ def weak_copy(tmp_path: Path) -> Callable[..., Path]:
 
     def copy(*changes: tuple[str, str]) -> Path:
         name = f"weak{next(numbers)}"
-        texts = {path.name: path.read_text() for path in (ROOT / "runtime").glob("*.py")}
+        room = ROOT / "runtime"
+        texts = {str(path.relative_to(room)): path.read_text() for path in room.rglob("*.py")}
         for old, new in changes:
             homes = [file for file, text in texts.items() if old in text]
             assert len(homes) == 1 and texts[homes[0]].count(old) == 1, f"{old!r} is in {homes}"
             texts[homes[0]] = texts[homes[0]].replace(old, new)
-        (tmp_path / name).mkdir()
         for file, text in texts.items():
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name / file).write_text(text.replace("from runtime", f"from {name}"))
         return tmp_path / name
 
@@ -41,7 +42,7 @@ def weakened(weak_copy: Callable[..., Path]) -> Iterator[Callable[..., Any]]:
         folder = weak_copy(*changes)
         sys.path.insert(0, str(folder.parent))
         try:
-            return importlib.import_module(f"{folder.name}.engine")
+            return importlib.import_module(f"{folder.name}.bundle.engine")
         finally:
             sys.path.remove(str(folder.parent))
 

@@ -21,10 +21,28 @@ FLAGS = ("PEERS", "QUICK", "RETRAIN", "ROLLBACK")
 TARGETS = {
     "BUNDLE": "test-all soak evaluate compare test-arm64 demo deploy flash image test-image",
     "CONFIG": "deploy flash image",
-    "DEVICE": "flash", "FORCE": "flash", "HOURS": "soak", "IMAGE": "flash", "KEYWORD": "train", "MODELS": "export",
-    "OUT": "flash", "PEERS": "evaluate bench", "PI": "deploy", "PYTHON": ".venv-peers/ready", "QUICK": "table",
-    "RECIPE": "train", "RECIPES": "table", "RETRAIN": "table", "ROLLBACK": "deploy", "SEED": "train",
-    "SETTINGS": "flash", "VERSION": "data", "WAV": "demo test",
+    "DEVICE": "flash record",
+    "FORCE": "flash",
+    "FROM": "record",
+    "HOURS": "soak",
+    "IMAGE": "flash",
+    "KEYWORD": "train",
+    "MODELS": "export",
+    "OUT": "flash",
+    "PEERS": "evaluate bench",
+    "PI": "deploy",
+    "PYTHON": ".venv-peers/ready",
+    "QUICK": "table",
+    "RECIPE": "train",
+    "RECIPES": "table",
+    "RETRAIN": "table",
+    "ROLLBACK": "deploy",
+    "SEED": "train",
+    "SETTINGS": "flash",
+    "SPEAKER": "record",
+    "VERSION": "data",
+    "WAV": "demo test",
+    "WORD": "record",
 }
 BESIDE = {"deploy": {"PI": "anna@kitchen"}, "flash": {"IMAGE": "os.img"}}
 PAIRS = [(name, target) for name, targets in TARGETS.items() for target in targets.split()]
@@ -38,7 +56,7 @@ def desk(tmp_path: Path) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_text(f'#!/bin/sh\n[ {name} != python ] || printf "%s\\0" "$@" >> "{tmp_path}/told"\n')
         path.chmod(0o755)
-    for name in ("requirements.lock", "edge_demo/peers.lock", "models/word/model.safetensors"):
+    for name in ("requirements.lock", "edge_demo/bench/peers.lock", "models/word/model.safetensors"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for name in (".venv", ".venv-peers"):
@@ -104,7 +122,7 @@ def test_make_runs_what_it_does_not_take_as_it_is(desk, name, target):
 
 def test_lists_and_lines(desk):
     make(desk, "compare", "BUNDLE", "dist/a dist/b")
-    assert (desk / "told").read_text().split("\0")[:4] == ["-m", "edge_demo.compare", "dist/a", "dist/b"]
+    assert (desk / "told").read_text().split("\0")[:4] == ["-m", "edge_demo.evaluate.compare", "dist/a", "dist/b"]
     (desk / "told").unlink()
     make(desk, "demo", "WAV", "a\nb $x.wav", in_environment=True)
     assert (desk / "told").read_text().split("\0")[:3] == ["-m", "edge_demo.demo", "a\nb $x.wav"]

@@ -20,7 +20,8 @@ from toy import write_bundle
 from wake_server import WakeServer
 
 FLOODS = Path(__file__).with_name("floods.py")
-SERVER, TALK, MESSAGES = (f"edge_demo/wyoming_{name}.py" for name in ("server", "conversation", "messages"))
+HOME = "edge_demo/home_assistant"
+SERVER, TALK, MESSAGES = (f"{HOME}/{name}.py" for name in ("wyoming_server", "conversation", "messages"))
 LOUD = (0.5 * 32767 * np.sin(np.arange(8000))).astype("<i2").tobytes()
 
 
@@ -32,7 +33,7 @@ def server(tmp_path):
 
     def start(*changes: tuple[str, str, str]) -> WakeServer:
         folder = weakened(tmp_path / f"program{len(started)}", *changes)
-        script = folder / "edge_demo" / "wyoming_server.py"
+        script = folder / "edge_demo" / "home_assistant" / "wyoming_server.py"
         started.append(WakeServer(folder / "log", "--bundle", bundle, script=script))
         return started[-1]
 
@@ -76,7 +77,7 @@ def clients(server: WakeServer, count: int, address: str = "127.0.0.1") -> Itera
 
 # Turns
 
-TURN = "            await asyncio.sleep(0)  # the others' turn: one may ask faster than it can be answered\n"
+TURN = "            await asyncio.sleep(0)  # let other connections run, even if this one never pauses\n"
 
 
 @pytest.mark.parametrize("kind", ["describe", "talk"])
@@ -104,11 +105,15 @@ def test_those_who_send_without_pause(server, kind):
 
 # Places
 
-NO_ROOM = (SERVER, "        self._make_room(conversation.client)\n", """        if len(self._open) >= MOST_CONNECTIONS:
+NO_ROOM = (
+    SERVER,
+    "        self._make_room(conversation.client)\n",
+    """        if len(self._open) >= MOST_CONNECTIONS:
             writer.transport.abort()
             return
-""")
-NO_WORTH = (TALK, "time.monotonic() - self._heard < STREAM_SECONDS", "False")
+""",
+)
+NO_WORTH = (TALK, "time.monotonic() - self._last_audio < STREAM_SECONDS", "False")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
@@ -143,8 +148,10 @@ def test_who_says_nothing_for_long_is_hung_up_on(server):
             time.sleep(1)
             return silent.ask(message("ping")) == asked.ask(message("ping")) == ""
 
-    soon = [(MESSAGES, "MESSAGE_SECONDS = 30.0", "MESSAGE_SECONDS = 0.4"),
-            (MESSAGES, "IDLE_SECONDS = 300.0", "IDLE_SECONDS = 0.6")]
+    soon = [
+        (MESSAGES, "MESSAGE_SECONDS = 30.0", "MESSAGE_SECONDS = 0.4"),
+        (MESSAGES, "IDLE_SECONDS = 300.0", "IDLE_SECONDS = 0.6"),
+    ]
     assert attack(server(*soon))
     assert not attack(server(*soon, (MESSAGES, "asyncio.timeout(patience)", "asyncio.timeout(None)")))
 
@@ -173,11 +180,11 @@ def test_who_does_not_read_is_let_go_of(server):
 def test_a_bundle_whose_step_never_ends(tmp_path):
     """As far as the scan knows, when this is taken out of it."""
     at_every_step(tmp_path / "bundle")
-    weak = [("runtime/onnx_sizes.py", old, new) for old, new in SIZES] + [("runtime/trial.py", *QUICK)]
+    weak = [("runtime/bundle/onnx_sizes.py", old, new) for old, new in SIZES] + [("runtime/bundle/trial.py", *QUICK)]
 
     def attack(name: str, *changes: tuple[str, str, str]) -> str:
         """What it says; nothing when it does not end."""
-        script = weakened(tmp_path / name, *weak, *changes) / "edge_demo/wyoming_server.py"
+        script = weakened(tmp_path / name, *weak, *changes) / SERVER
         command = [sys.executable, script, "--bundle", tmp_path / "bundle", "--uri", "tcp://127.0.0.1:0"]
         try:
             return subprocess.run(command, capture_output=True, text=True, timeout=30).stderr
@@ -216,8 +223,11 @@ def test_streams_share_the_model(server):
             assert all(one.detects() for one in many)
             return memory(target.process.pid) - before
 
-    weak = (TALK, "Ear(engine.stream(), self.thresholds) for engine in self.engines.values()",
-            "Ear(Engine(folder), self.thresholds) for folder in self.engines")
+    weak = (
+        TALK,
+        "Listening(engine.stream(), self.thresholds[folder])",
+        "Listening(Engine(folder), self.thresholds[folder])",
+    )
     assert attack(server(weak)) > 2 * attack(server())  # though this model is tiny
 
 

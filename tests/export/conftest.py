@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from random_models import random_model, save_checkpoint
+from toy import CURVE
 
 from export.__main__ import main
-from training.crnn import CRNN, Size
+from training.model.crnn import CRNN, Size
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,7 +22,7 @@ def base(tmp_path_factory) -> tuple[CRNN, Path]:
     model = random_model(Size())
     folder = tmp_path_factory.mktemp("base")
     recipe = '[data]\nkeywords = ["happy"]\n'
-    path = save_checkpoint(folder / "happy-base", model, ["happy"], recipe)
+    path = save_checkpoint(folder / "happy-base", model, ["happy"], recipe, [CURVE])
     assert main([str(path), "--out", str(folder / "dist"), "--also", "dynamic", "--also", "static"]) == 0
     return model, folder / "dist" / "happy-base"
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from export.detector import Detector
-from training import checkpoint
-from training.crnn import CRNN, Size, new_model
+from training.model import checkpoint
+from training.model.crnn import CRNN, Size
+from training.model.ensemble import new_model
 
 RECIPE = """
 [data]
@@ -26,12 +27,18 @@ def random_model(size: Size, seed: int = 0) -> CRNN:
     return model.requires_grad_(False)
 
 
-def random_detector(size: Size, name: str = "test") -> Detector:
+def random_detector(size: Size, name: str = "test", seed: int = 0) -> Detector:
     keywords = [f"word{i}" for i in range(size.keywords)]
-    return Detector(name, random_model(size), keywords, [0.5 + i / 10 for i in range(size.keywords)], 12)
+    return Detector(name, random_model(size, seed), keywords, [0.5 + i / 10 for i in range(size.keywords)], 12)
 
 
-def save_checkpoint(folder: Path, model: CRNN, keywords: list[str], recipe: str = RECIPE) -> Path:
+def save_checkpoint(
+    folder: Path,
+    model: CRNN,
+    keywords: list[str],
+    recipe: str = RECIPE,
+    curves: list[list[dict[str, float]]] | None = None,
+) -> Path:
     text = recipe.format(keywords=str(keywords).replace("'", '"'))
-    checkpoint.save(folder, model.state_dict(), text, 0, keywords, [0.6] * len(keywords), 12)
+    checkpoint.save(folder, model.state_dict(), text, 0, keywords, [0.6] * len(keywords), 12, curves=curves or [])
     return folder

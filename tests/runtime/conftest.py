@@ -1,8 +1,5 @@
-"""What the runtime's tests share: the toy bundle, a microphone of PulseAudio's, and an MQTT broker."""
+"""What the runtime's tests share: the toy bundle and an MQTT broker."""
 
-import os
-import subprocess
-import time
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,47 +32,6 @@ def noise() -> np.ndarray:
     random = np.random.default_rng(7)
     swell = 0.25 + 0.25 * np.sin(np.arange(40))[:, None]
     return (swell * random.standard_normal((40, HOP))).astype(np.float32)
-
-
-ALSA = """
-pcm.!default { type pulse }
-ctl.!default { type pulse }
-"""
-
-
-@pytest.fixture
-def pulse(pulse_server: subprocess.Popen[bytes]) -> dict[str, str]:
-    """Environment of whoever shall play into or record from that server."""
-    return pulse_server.environment  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def pulse_server(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A PulseAudio of its own, whose null sink `mic` is heard by the default ALSA device, and its `environment`."""
-    (tmp_path / "run").mkdir(mode=0o700)
-    (tmp_path / "home").mkdir()
-    configuration = tmp_path / "asound.conf"
-    configuration.write_text("</usr/share/alsa/alsa.conf>\n" + ALSA)
-    environment = {**os.environ, "HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run"),
-                   "PULSE_RUNTIME_PATH": str(tmp_path / "run"), "PULSE_SERVER": f"unix:{tmp_path / 'run' / 'native'}",
-                   "PULSE_SOURCE": "mic.monitor", "ALSA_CONFIG_PATH": str(configuration)}
-    server = subprocess.Popen(
-        ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--disable-shm=yes",
-         "-L", f"module-native-protocol-unix socket={tmp_path / 'run' / 'native'} auth-anonymous=1",
-         "-L", "module-null-sink sink_name=mic rate=48000"],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            if subprocess.run(["pactl", "info"], env=environment, capture_output=True).returncode == 0:
-                break
-            time.sleep(0.1)
-        else:
-            pytest.fail("pulseaudio did not start")
-        server.environment = environment  # type: ignore[attr-defined]
-        yield server
-    finally:
-        server.kill()  # it may be stopped
-        server.wait()
 
 
 @pytest.fixture

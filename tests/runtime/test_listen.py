@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lines import without_over
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -39,7 +40,7 @@ def finished(process: subprocess.Popen, data: bytes | None = None, code: int = 0
     out, err = process.communicate(data, timeout=30)
     assert process.returncode == code, err.decode()
     assert b"Traceback" not in err and b"Exception" not in err
-    return [json.loads(line) for line in out.splitlines()], err.decode()
+    return without_over(out), err.decode()
 
 
 def one_error(process: subprocess.Popen, data: bytes | None = None) -> str:
@@ -101,7 +102,7 @@ def test_a_detection_is_told_while_the_stream_goes_on(listen, bundle):
 def test_as_a_module(bundle, tmp_path):
     path = write_wav(tmp_path / "a.wav", TRACK)
     run = subprocess.run([sys.executable, "-m", "runtime.listen", bundle, "--wav", path], cwd=ROOT, capture_output=True)
-    assert run.returncode == 0 and len(run.stdout.splitlines()) == 2
+    assert run.returncode == 0 and len(without_over(run.stdout)) == 2
 
 
 def test_the_folder_alone_is_enough(listen, bundle, tmp_path):
@@ -140,7 +141,7 @@ def test_the_meter_moves_on_a_terminal(listen, bundle, tmp_path):
     except OSError:  # Linux says EIO when the other side has closed
         pass
     os.close(master)
-    assert len(process.communicate(timeout=30)[0].splitlines()) == 2
+    assert len(without_over(process.communicate(timeout=30)[0])) == 2
     assert shown.count(b"\r[") == 63 + 7 and b"\n" not in shown and shown.endswith(b"\r\x1b[K")
 
 
@@ -228,12 +229,19 @@ def test_a_truncated_file_is_told(listen, bundle, tmp_path):
 # A user's mistakes: one line, exit code 2
 
 
-@pytest.mark.parametrize(("arguments", "problem"), [
-    ([], "BUNDLE is missing"), (["x", "--wav"], "expected at least one argument"), (["x", "--colour"], "unrecognized"),
-    (["x", "--stdin", "--wav", "y"], "not allowed with"), (["x", "--threshold", "0"], "--threshold must be in 0.001"),
-    (["x", "--threshold", "nan"], "--threshold must be"), (["x", "--threshold", "high"], "invalid float"),
-    (["nowhere", "--stdin"], "nowhere/manifest.json: cannot be read (No such file or directory)"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "BUNDLE is missing"),
+        (["x", "--wav"], "expected at least one argument"),
+        (["x", "--colour"], "unrecognized"),
+        (["x", "--stdin", "--wav", "y"], "not allowed with"),
+        (["x", "--threshold", "0"], "--threshold must be in 0.001"),
+        (["x", "--threshold", "nan"], "--threshold must be"),
+        (["x", "--threshold", "high"], "invalid float"),
+        (["nowhere", "--stdin"], "nowhere/manifest.json: cannot be read (No such file or directory)"),
+    ],
+)
 def test_a_mistyped_command(listen, arguments, problem):
     assert problem in one_error(listen(*arguments))
 

@@ -80,3 +80,7 @@ def test_bootstrap_covers_the_figure():
     labels = np.repeat([1, 0], [200, 2000])
     low, high = metrics.bootstrap(scores, labels, repeats=200)
     assert low < metrics.frr_at_far(scores, labels) < high
+
+
+def test_what_cannot_vary_has_an_interval_of_no_width():
+    assert metrics.paired_bootstrap([0.2], [0.9], [1], (0.5, 0.5)) == (1, 1)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from training import recipe
-from training.crnn import CRNN, n_parameters
+from training.model.crnn import CRNN, n_parameters
 
 MINIMAL = '[data]\nkeywords = ["happy"]\n'
 
@@ -34,8 +34,8 @@ def test_the_seeds_models_have_their_published_sizes(name, parameters):
         (MINIMAL + "[model]\nmembers = 0\n", r"model\.members must be at least 1"),
         (MINIMAL + "[prune]\nhidden = 65\n", r"prune\.hidden must be from 1 to model\.hidden, 64"),
         (MINIMAL + "[prune]\nhidden = 8\nshare = 1.0\n", r"prune\.share must leave"),
-        (MINIMAL.rstrip() + "\nspeeds = [0.9]\n", r"data\.speeds must be two numbers from 0\.1 up, the lower first"),
-        (MINIMAL.rstrip() + "\nlevels = [-8, -52]\n", r"data\.levels must be two numbers .* not \[-8, -52\]"),
+        (MINIMAL + "[windows]\nspeeds = [0.9]\n", r"windows\.speeds must be two numbers from 0\.1 up, the lower first"),
+        (MINIMAL + "[windows]\nlevels = [-8, -52]\n", r"windows\.levels must be two numbers .* not \[-8, -52\]"),
         (MINIMAL.rstrip() + "\nmislabelled = 1\n", r"data\.mislabelled must be bool, not 1"),
         ("", "no keywords"),
         ("[data\n", "not TOML"),

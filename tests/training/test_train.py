@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -12,36 +11,22 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save as to_bytes
-from test_windows import RECIPE
+from small import COMMAND, RECIPE, run, train
 
-from training import checkpoint
 from training import recipe as recipes
 from training import train as training
-from training.crnn import CRNN, networks
-
-COMMAND = [sys.executable, "-m", "training.train"]
-
-
-def run(folder, *arguments, command=COMMAND, **options):
-    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    words = [*command, *map(str, arguments)]
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, **options)
-
-
-def train(folder, corpus, out, text=RECIPE, **options):
-    recipe = folder / f"{out}.toml"
-    recipe.write_text(text)
-    return run(folder, recipe, "--data", corpus, "--out", folder / out, "--workers", "0", **options)
-
+from training.model import checkpoint
+from training.model.crnn import CRNN
+from training.model.ensemble import networks
 
 STOP = """
 import sys
 from training import train
-log = train.Trainer.log
-def stop(self, row, figures):
-    log(self, row, figures)
+end_epoch = train.Run.end_epoch
+def stop(self, *arguments):
+    end_epoch(self, *arguments)
     raise KeyboardInterrupt
-train.Trainer.log = stop
+train.Run.end_epoch = stop
 sys.exit(train.main())
 """
 
@@ -74,6 +59,13 @@ def test_leaves_checkpoint_and_log(whole):
     assert info.keywords == ["happy"] and info.name == "whole" and info.refractory_hops > 0
     assert 0 < info.thresholds[0] < 1 and info.recipe.model.hidden == 6 and not model.training
     assert [row["epoch"] for row in rows(whole)] == ["1", "2"]
+
+
+def test_only_the_second_half_of_a_schedule_is_validated(whole):
+    first, second = rows(whole)
+    empty = {name for name, cell in first.items() if not cell}
+    assert empty == {"misses", "clean", "one_minus_auroc", "frr", "smoothing", "threshold"}
+    assert all(second.values()) and list(first) == list(second)
 
 
 def test_interrupted_training_ends_as_an_uninterrupted_one(folder, corpus, whole):
@@ -117,7 +109,9 @@ def test_an_ensemble_goes_on_after_an_interruption_and_teaches(folder, corpus):
     assert done.returncode == 0 and "happy-pieces-s0: all 2 epochs" in done.stdout
 
 
-PRUNED = RECIPE.replace("epochs = 2", "epochs = 3") + """
+PRUNED = (
+    RECIPE.replace("epochs = 2", "epochs = 3")
+    + """
 [distill]
 teachers = ["teacher.toml"]
 seeds = [3]
@@ -127,23 +121,24 @@ channels = 1
 hidden = 3
 share = 0.34
 """
+)
 
 
 def test_a_pruned_student_is_small_and_goes_on_after_an_interruption(folder, corpus, monkeypatch, capsys):
-    """Interrupted at both places that differ: as wide as at first, and shrunk."""
+    """Interrupted while it is wide, and after it was pruned."""
     monkeypatch.chdir(folder)
     (folder / "teacher.toml").write_text(RECIPE)
-    recipe, log = recipes.parse(PRUNED), training.Trainer.log
+    recipe, end_epoch = recipes.parse(PRUNED), training.Run.end_epoch
 
-    def stop(self, row, figures):
-        log(self, row, figures)
+    def stop(self, *arguments):
+        end_epoch(self, *arguments)
         if self.epoch in stops and self.recipe.prune.hidden:
             raise KeyboardInterrupt
 
     stops: tuple[int, ...] = ()
-    monkeypatch.setattr(training.Trainer, "log", stop)
+    monkeypatch.setattr(training.Run, "end_epoch", stop)
     training.train(recipe, PRUNED, corpus, folder / "pruned", folder / "runs", 0)
-    assert "shrunk to" in capsys.readouterr().out
+    assert "pruned to" in capsys.readouterr().out
     model, info = checkpoint.load(folder / "pruned")
     assert (model.size.channels, model.size.hidden, info.recipe.model.hidden) == (1, 3, 6)
     assert [row["epoch"] for row in rows(folder / "pruned")] == ["1", "2", "3"]
@@ -168,9 +163,9 @@ def test_a_control_is_its_recipe_without_the_teacher():
 def test_a_run_goes_on_when_recipes_have_learnt_new_keys(whole):
     """What was written before a key was thought of had its default."""
     recipe = recipes.parse(RECIPE)
-    trainer = training.Trainer(recipe, RECIPE, whole)
-    trainer.resume()
-    assert trainer.epoch == 2
+    resumed = training.Run(recipe, RECIPE, whole)
+    resumed.resume()
+    assert resumed.epoch == 2
     older = json.loads(json.dumps(asdict(recipe)))
     del older["prune"], older["distill"]["attention"]
     assert recipes.assemble(older) == recipe

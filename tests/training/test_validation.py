@@ -1,4 +1,4 @@
-"""Continuous speech in parts says what it says as one stream."""
+"""Validation: streaming in parts, conditions of the clips, thresholds and curves."""
 
 from dataclasses import replace
 
@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from training import recipe, validation
-from training.crnn import CRNN, Size, log_odds
+from training import recipe
 from training.metrics import event_intervals
+from training.model.crnn import CRNN, Size, log_odds
+from training.validation import figures, held_out
 
 SMALL = """
 [data]
 keywords = ["happy"]
 rooms = 2
 packages = []
+[windows]
 bursts = 0
 [model]
 channels = 2
@@ -23,32 +25,32 @@ hidden = 6
 
 
 def test_parts_say_what_the_whole_stream_says(monkeypatch):
-    monkeypatch.setattr(validation, "PART", 20)
+    monkeypatch.setattr(held_out, "PART", 20)
     torch.manual_seed(0)
     model = CRNN(Size(channels=2, hidden=6, layers=1)).eval()
     frames = 5 * torch.rand(1, 50 * 8, 40)  # two parts and a half, of 8 frames a hop
-    silence = torch.zeros(1, validation.PREROLL * 8, 40)
-    whole = validation.stream(model, torch.cat([silence, frames], 1))[0, validation.PREROLL :]
-    parts = validation.stream(model, validation.in_parts(frames[0], 8))
-    assert parts.shape == (3, validation.PREROLL + 20, 1) and whole.std() > 1e-3
-    torch.testing.assert_close(parts[:, validation.PREROLL :].flatten(0, 1)[:50], whole, atol=1e-5, rtol=0)
+    silence = torch.zeros(1, held_out.PREROLL * 8, 40)
+    whole = figures.stream(model, torch.cat([silence, frames], 1))[0, held_out.PREROLL :]
+    parts = figures.stream(model, held_out.in_parts(frames[0], 8))
+    assert parts.shape == (3, held_out.PREROLL + 20, 1) and whole.std() > 1e-3
+    torch.testing.assert_close(parts[:, held_out.PREROLL :].flatten(0, 1)[:50], whole, atol=1e-5, rtol=0)
 
 
 def test_what_learns_without_noise_and_rooms_is_validated_with_them(corpus, monkeypatch):
-    monkeypatch.setattr(validation, "ROOMS", 2)
+    monkeypatch.setattr(held_out, "ROOMS", 2)
     usual = recipe.parse(SMALL)
     bare = replace(usual, data=replace(usual.data, noise=(), rooms=0))
     model = CRNN(usual.size).eval()
-    one, other = (validation.load(corpus, which, model).changed for which in (usual, bare))
-    assert len(one) == len(other) == len(validation.SNRS) + len(validation.GAINS)
+    one, other = (held_out.load(corpus, which, model).changed for which in (usual, bare))
+    assert len(one) == len(other) == len(held_out.SNRS) + len(held_out.GAINS)
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_keywords_are_heard_quieter_and_louder_too(corpus):
     known = recipe.parse(SMALL)
-    held_out = validation.load(corpus, known, CRNN(known.size).eval())
-    clean = held_out.frames[torch.from_numpy(held_out.labels) >= 0]
-    quieter, louder = held_out.changed[-2:]
+    loaded = held_out.load(corpus, known, CRNN(known.size).eval())
+    clean = loaded.clips[torch.from_numpy(loaded.labels) >= 0]
+    quieter, louder = loaded.changed[-2:]
     loud = clean > 15  # far above the floor, so that nothing is cut off there
     assert loud.any() and clean.shape == quieter.shape == louder.shape
     assert (clean[loud] - quieter[loud] - 2 * np.log(10)).abs().max() < 0.01
@@ -59,10 +61,10 @@ def test_clips_are_heard_after_talk_each_after_one_of_several():
     torch.manual_seed(0)
     model = CRNN(Size(channels=2, hidden=6, layers=2, keywords=2, window=4, smoothing=3)).eval()
     before, frames = 20 * torch.rand(2, 10 * 8, 40), 20 * torch.rand(5, 6 * 8, 40)
-    found = validation.stream(model, frames, before)
+    odds = figures.stream(model, frames, before)
     for index, clip in enumerate(frames):
-        whole = validation.stream(model, torch.cat([before[index % 2], clip]).unsqueeze(0))
-        torch.testing.assert_close(found[index], whole[0, 10:], atol=1e-5, rtol=1e-4)
+        whole = figures.stream(model, torch.cat([before[index % 2], clip]).unsqueeze(0))
+        torch.testing.assert_close(odds[index], whole[0, 10:], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("hops", [1, 2, 5])
@@ -70,21 +72,21 @@ def test_an_average_afterwards_is_what_the_model_itself_averages(hops):
     torch.manual_seed(0)
     model = CRNN(Size(channels=2, hidden=6, layers=1, keywords=2, window=4)).eval()
     frames = 20 * torch.rand(3, 20 * 8, 40)
-    afterwards = validation.running_mean(validation.stream(model, frames), hops)
+    afterwards = figures.running_mean(figures.stream(model, frames), hops)
     model.size = replace(model.size, smoothing=hops)
     itself = log_odds(model.classify(frames, model.zero_state(3))[0].logits)
     torch.testing.assert_close(afterwards, itself, atol=1e-5, rtol=1e-4)
 
 
-def held_out(odds: dict[str, list[list[float]]], talk: dict[str, list[float]], hours: float = 1.0) -> tuple:
-    """Log-odds of hops → what `validation.figures` wants: two clips of the keyword, others, changed ones, and so many
-    hours of talk of each kind."""
-    spoken = [torch.tensor(odds[name]).unsqueeze(-1) for name in ("clips", "changed")]
+def given_odds(odds: dict[str, list[list[float]]], talk: dict[str, list[float]], hours: float = 1.0) -> tuple:
+    """Log-odds of hops → arguments of `figures.figures`: two clips of the keyword, others, the two changed, and `hours`
+    of talk of each kind."""
+    clips = [torch.tensor(odds[name]).unsqueeze(-1) for name in ("clips", "changed")]
     labels = np.array([0, 0] + [-1] * (len(odds["clips"]) - 2))
-    heard = {kind: torch.tensor([[-9.0] * validation.PREROLL + one]).unsqueeze(-1) for kind, one in talk.items()}
-    kinds = {kind: validation.Stream(torch.zeros(0), len(one), hours) for kind, one in talk.items()}
-    given = validation.Validation(torch.zeros(0), torch.zeros(0), labels, [], [], kinds, 0.5, False)
-    return given, spoken, heard
+    streams = {kind: torch.tensor([[-9.0] * held_out.PREROLL + one]).unsqueeze(-1) for kind, one in talk.items()}
+    lengths = {kind: held_out.Stream(torch.zeros(0), len(one), hours) for kind, one in talk.items()}
+    given = held_out.HeldOut(torch.zeros(0), torch.zeros(0), labels, [], [], lengths, 0.5, False)
+    return given, clips, streams
 
 
 def test_more_hops_are_averaged_where_false_accepts_are_short(monkeypatch):
@@ -92,16 +94,16 @@ def test_more_hops_are_averaged_where_false_accepts_are_short(monkeypatch):
     if the recipe says one, it is one."""
     word, other = [-5.0] * 4 + [2.0] * 4 + [-5.0] * 4, [-5.0] * 12
     clips = {"clips": [word, word, other], "changed": [word, word]}
-    given = held_out(clips, {"read": ([4.0] + [-5.0] * 19) * 40})
-    found = {hops: validation.figures(*given, hops, 12) for hops in validation.SMOOTHINGS}
-    assert found[1].misses == 1.0 and found[4].misses == 0.0
+    given = given_odds(clips, {"read": ([4.0] + [-5.0] * 19) * 40})
+    by_hops = {hops: figures.figures(*given, hops, 12) for hops in figures.SMOOTHINGS}
+    assert by_hops[1].misses == 1.0 and by_hops[4].misses == 0.0
     model = CRNN(Size(channels=2, hidden=6, layers=1, smoothing=0)).eval()
-    answers = {id(given[0].frames): given[1][0], id(given[0].kinds["read"].frames): given[2]["read"]}
-    monkeypatch.setattr(validation, "stream", lambda _, frames, before=None: answers[id(frames)])
-    chosen = validation.validate(model, given[0], 12)
+    answers = {id(given[0].clips): given[1][0], id(given[0].streams["read"].frames): given[2]["read"]}
+    monkeypatch.setattr(figures, "stream", lambda _, frames, before=None: answers[id(frames)])
+    chosen = figures.validate(model, given[0], 12)
     assert chosen.misses == 0.0 and 1 < chosen.smoothing <= 4 and model.size.smoothing == 0
     model.size = replace(model.size, smoothing=1)
-    assert validation.validate(model, given[0], 12).smoothing == 1
+    assert figures.validate(model, given[0], 12).smoothing == 1
 
 
 def talk(*scores: float) -> list[float]:
@@ -110,11 +112,11 @@ def talk(*scores: float) -> list[float]:
 
 
 def threshold(per_hour: float, hours: float, **kinds: list[float]) -> float:
-    given, _, heard = held_out({"clips": [], "changed": []}, kinds, hours)
+    given, _, streams = given_odds({"clips": [], "changed": []}, kinds, hours)
     intervals = {
-        kind: event_intervals(odds[0, validation.PREROLL :, 0].sigmoid().numpy(), 12) for kind, odds in heard.items()
+        kind: event_intervals(odds[0, held_out.PREROLL :, 0].sigmoid().numpy(), 12) for kind, odds in streams.items()
     }
-    return validation.quiet_threshold(given, intervals, per_hour)
+    return figures.threshold_at_rate(given, intervals, per_hour)
 
 
 def just_above(odds: float) -> float:
@@ -133,8 +135,8 @@ def test_a_curve_has_what_was_measured_at_each_of_its_points():
     word, other = [-5.0] * 4 + [2.0] * 4 + [-5.0] * 4, [-5.0] * 12
     faint = [-5.0] * 4 + [0.5] * 4 + [-5.0] * 4
     odds = {"clips": [word, faint, other], "changed": [word, faint]}
-    given, spoken, heard = held_out(odds, {"read": talk(*[1.0] * 6), "acted": talk(-3.0)}, hours=2.0)
-    (curve,) = validation.figures(replace(given, noisy=True), spoken, heard, 1, 12).curves
+    given, clips, streams = given_odds(odds, {"read": talk(*[1.0] * 6), "acted": talk(-3.0)}, hours=2.0)
+    (curve,) = figures.figures(replace(given, noisy=True), clips, streams, 1, 12).curves
     assert [point.threshold for point in curve] == sorted({point.threshold for point in curve})
     low, high = curve[0], curve[-1]
     assert (low.false_accepts_per_hour, low.worst_kind_per_hour, low.misses) == (1.5, 3.0, 0.0)

@@ -1,0 +1,2 @@
+"""A bundle onto a device: over ssh, onto a card, as an image; imports runtime.bundle, runtime.errors and
+runtime.options."""

@@ -1,0 +1,1 @@
+"""One hop of a model as a function with explicit states, its front end included; imports training.model."""

@@ -1,0 +1,1 @@
+"""Recordings: folders, splits, Debian packages, streams; imports no other folder of the project."""

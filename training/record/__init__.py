@@ -1,0 +1,1 @@
+"""Recordings of a keyword, by the microphone or from files, checked take by take; imports training.data."""
