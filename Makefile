@@ -124,7 +124,6 @@ test-all: check export | test-system ##+ also 100 000 malformed inputs of each k
 
 check: .venv/ready ##+ lint and types alone
 	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 pytest: .venv/ready | test-system ##+ tests alone
