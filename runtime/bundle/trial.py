@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
     with contextlib.suppress(ImportError):  # before memory is bounded; a device for .bin files has none
         import runtime.bundle.onnx_network  # noqa: F401
     if user:
-        with contextlib.suppress(LibraryError):  # which may have to be compiled, and lies where root's cache is
+        with contextlib.suppress(LibraryError, OSError):  # may have to be compiled, and lies where root's cache is
             library()
     print(STARTED, flush=True)
     _limit()
