@@ -98,9 +98,9 @@ def main(arguments: list[str]) -> int:
     sys.stdout.reconfigure(encoding="utf-8")
     folder, model, *user = arguments
     with contextlib.suppress(ImportError):  # before memory is bounded; a device for .bin files has none
-        import runtime.bundle.onnx_network  # noqa: F401
+        from runtime.bundle import onnx_network  # noqa: F401
     if user:
-        with contextlib.suppress(LibraryError):  # which may have to be compiled, and lies where root's cache is
+        with contextlib.suppress(LibraryError, OSError):  # may have to be compiled, and lies where root's cache is
             library()
     print(STARTED, flush=True)
     _limit()
