@@ -35,12 +35,14 @@ def test_it_holds_what_a_device_needs_and_no_more(wheel):
             if name.endswith(".py"):
                 text = archive.read(name).decode()
                 assert "from runtime" not in text and "from edge_demo" not in text and "import torch" not in text, name
-    needed = ("py.typed", "sinks/dashboard/page.html", "home_assistant/wyoming_server.py")
+    needed = ("py.typed", "sinks/dashboard/page.html", "home_assistant/wyoming_server.py", "c/earshot.c", "c/earshot.h")
     assert {f"earshot/{name}" for name in needed} < {*names}
     assert {name for name in names if name.startswith("earshot/bundles/")} == {
-        f"earshot/bundles/happy-ensemble/{file}" for file in (
-            "manifest.json", "model.onnx", "model.int8.onnx", "keywords.wav")}
+        f"earshot/bundles/happy-ensemble/{file}"
+        for file in ("manifest.json", "model.onnx", "model.int8.onnx", "model.bin", "model.int8.bin", "keywords.wav")
+    }
     assert {name.split("/")[0].split("-")[0] for name in names} == {"earshot"}
+    assert not [name for name in names if "examples" in name]
 
 
 @pytest.mark.slow
@@ -65,22 +67,33 @@ def test_pypi_would_take_it(wheel):
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", wheel], check=True)
 
 
-@pytest.mark.parametrize(("arguments", "given"), [
-    (["listen"], ["happy"]), (["listen", "--bundle", "jarvis", "--meter"], ["jarvis", "--meter"]),
-    (["wav", "a.wav", "b.wav"], ["happy", "--wav", "a.wav", "b.wav"]),
-    (["wav", "a.wav", "--json", "--bundle", "a", "b"], ["a", "b", "--json", "--wav", "a.wav"]),
-    (["listen", "--config", "x"], ["--config", "x"]), (["devices"], ["--list-devices"]),
-])
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["listen"], ["happy"]),
+        (["listen", "--bundle", "jarvis", "--meter"], ["jarvis", "--meter"]),
+        (["wav", "a.wav", "b.wav"], ["happy", "--wav", "a.wav", "b.wav"]),
+        (["wav", "a.wav", "--json", "--bundle", "a", "b"], ["a", "b", "--json", "--wav", "a.wav"]),
+        (["listen", "--config", "x"], ["--config", "x"]),
+        (["devices"], ["--list-devices"]),
+    ],
+)
 def test_a_command_is_listen_with_options(monkeypatch, arguments, given):
     seen = []
     monkeypatch.setattr("runtime.listen.main", lambda options: seen.append(options) or 0)
     assert cli.main(arguments) == 0 and seen == [given]
 
 
-@pytest.mark.parametrize(("arguments", "answer"), [
-    (["listn"], "did you mean listen?"), (["xyz"], "see earshot --help"), (["wav"], "earshot wav FILE …"),
-    (["listen", "--bundle"], "--bundle: expected a name: see earshot bundles"), (["bench", "nowhere"], "nowhere"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["listn"], "did you mean listen?"),
+        (["xyz"], "see earshot --help"),
+        (["wav"], "earshot wav FILE …"),
+        (["listen", "--bundle"], "--bundle: expected a name: see earshot bundles"),
+        (["bench", "nowhere"], "nowhere"),
+    ],
+)
 def test_a_mistyped_command_is_answered(capsys, arguments, answer):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
