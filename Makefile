@@ -2,7 +2,7 @@
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --require-hashes
-PIP_WHEEL := $(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+PIP_WHEEL := $(PY) -m pip wheel --quiet --no-deps --wheel-dir dist . --no-build-isolation
 MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
 RECIPE ?= base
 # What a user gives is text: make would run a $(shell …) in it, and the shell what follows a semicolon. So make takes it as it
