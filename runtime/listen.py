@@ -45,10 +45,8 @@ def listen(arguments: list[str] | None) -> int:
         if options.list_devices:
             devices = list_devices()
             if not devices:
-                raise AudioError(
-                    "there is no microphone: plug one in, and see whether arecord -l shows it; under "
-                    "PulseAudio or PipeWire, see pactl list short sources"
-                )
+                raise AudioError("there is no microphone: plug one in, and see whether arecord -l shows it; under "
+                                 "PulseAudio or PipeWire, see pactl list short sources")
             for device in devices:
                 default = ", default" if device.is_default else ""
                 print(f"{device.number}: {device.name} ({device.channels} channels, {device.rate} Hz{default})")

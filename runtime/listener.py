@@ -114,9 +114,8 @@ class Listener:
             return pcm_hops(sys.stdin.buffer, self.hop_samples, warn)
         from runtime.audio.microphone import Microphone
 
-        self._microphone = Microphone(
-            options.device, self.hop_samples, self.journal.post, options.silence, options.wait
-        )
+        self._microphone = Microphone(options.device, self.hop_samples, self.journal.post, options.silence,
+                                      options.wait)
         self.systemd.say("READY=1")
         self._greet(f"microphone {self._microphone.name!r}")
         return self._microphone.stream()
@@ -124,13 +123,12 @@ class Listener:
     def _greet(self, source: str) -> None:
         """Tell a person at a terminal what goes on, and what to do."""
         if sys.stderr.isatty():
-            words = " or ".join(f'"{keyword.replace("_", " ")}"' for keyword in self.status.keywords)
+            words = " or ".join(f"\"{keyword.replace('_', ' ')}\"" for keyword in self.status.keywords)
             bundles = ", ".join(ear.name for ear in self.status.ears)
             remark(f"listen: {source}, with {bundles}: say {words}; Ctrl-C ends")
 
-    def _hear(
-        self, stream: Iterable["Samples | Gap | None"], file: str | None = None, room: Iterable[Samples] = ()
-    ) -> None:
+    def _hear(self, stream: Iterable["Samples | Gap | None"], file: str | None = None,
+              room: Iterable[Samples] = ()) -> None:
         """One stream, from zero state and the noise of a room."""
         self._samples = 0
         room = list(room)

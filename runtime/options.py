@@ -128,112 +128,42 @@ read_thresholds = _by_keyword(_number(math.nextafter(LOWEST_THRESHOLD, 0), 1, f"
 read_false_accepts = _by_keyword(_number(math.nextafter(0, -1), MOST_FALSE_ACCEPTS, "false accepts an hour, 0 or more"))
 
 OPTIONS = (
-    Option(
-        "bundle",
-        "BUNDLE",
-        _texts,
-        [],
-        "folder with manifest.json and the models, or the name or keyword of a "
-        "shipped one; several listen to the same audio",
-        several=True,
-        is_path=True,
-    ),
-    Option(
-        "wav",
-        "FILE",
-        _texts,
-        None,
-        "read WAV files, any rate and channel count; FLAC and Ogg too where soundfile is installed",
-        several=True,
-        is_path=True,
-    ),
+    Option("bundle", "BUNDLE", _texts, [], "folder with manifest.json and the models, or the name or keyword of a "
+           "shipped one; several listen to the same audio", several=True, is_path=True),
+    Option("wav", "FILE", _texts, None, "read WAV files, any rate and channel count; FLAC and Ogg too where "
+           "soundfile is installed", several=True, is_path=True),
     Option("stdin", "", _flag, False, "read raw PCM: 16 kHz, one channel, 16-bit little-endian"),
     Option("device", "X", _text_or_number, None, "microphone, by number or part of its name (default: system's)"),
     Option("list-devices", "", _flag, False, "show the microphones and end"),
     Option("wait", "", _flag, False, "wait for a microphone that is not there when it starts"),
-    Option(
-        "silence",
-        "SECONDS",
-        _number(0, 86400, "above 0 and at most 86400"),
-        60.0,
-        "after so long of digital zeros a microphone is opened again (default: 60)",
-    ),
+    Option("silence", "SECONDS", _number(0, 86400, "above 0 and at most 86400"), 60.0,
+           "after so long of digital zeros a microphone is opened again (default: 60)"),
     Option("model", "float|int8|FILE", _text, None, "model of the bundle (default: the manifest's)"),
-    Option(
-        "threshold",
-        "[KEYWORD=]T",
-        read_thresholds,
-        {},
-        "score that counts as a detection, 0…1, of every keyword or of one (default: the manifest's)",
-        several=True,
-    ),
-    Option(
-        "false-accepts",
-        "[KEYWORD=]RATE",
-        read_false_accepts,
-        {},
-        "at most so many false accepts an hour, of every "
-        "keyword or of one: the threshold follows from what the bundle has measured",
-        several=True,
-    ),
-    Option(
-        "refractory",
-        "SECONDS",
-        _number(0, 3600, "above 0 and at most 3600"),
-        None,
-        "so long a score has to be low before it counts again (default: the manifest's)",
-    ),
+    Option("threshold", "[KEYWORD=]T", read_thresholds, {}, "score that counts as a detection, 0…1, of every keyword "
+           "or of one (default: the manifest's)", several=True),
+    Option("false-accepts", "[KEYWORD=]RATE", read_false_accepts, {}, "at most so many false accepts an hour, of every "
+           "keyword or of one: the threshold follows from what the bundle has measured", several=True),
+    Option("refractory", "SECONDS", _number(0, 3600, "above 0 and at most 3600"), None,
+           "so long a score has to be low before it counts again (default: the manifest's)"),
     Option("json", "", _flag, False, "write JSON lines to a terminal too"),
     Option("meter", "", _flag, False, "show level and score on stderr while listening"),
-    Option(
-        "exec",
-        "COMMAND",
-        _text,
-        None,
-        "run at every detection, without a shell; it finds EARSHOT_KEYWORD, "
-        "EARSHOT_SCORE, EARSHOT_TIME and EARSHOT_BUNDLE in its environment",
-    ),
-    Option(
-        "exec-timeout",
-        "SECONDS",
-        _number(0, 3600, "above 0 and at most 3600"),
-        10.0,
-        "kill the command, and all it started, after so long (default: 10)",
-    ),
+    Option("exec", "COMMAND", _text, None, "run at every detection, without a shell; it finds EARSHOT_KEYWORD, "
+           "EARSHOT_SCORE, EARSHOT_TIME and EARSHOT_BUNDLE in its environment"),
+    Option("exec-timeout", "SECONDS", _number(0, 3600, "above 0 and at most 3600"), 10.0,
+           "kill the command, and all it started, after so long (default: 10)"),
     Option("led", "NAME", _text, None, "light this LED of /sys/class/leds at every detection: ACT on a Raspberry Pi"),
     Option("save-on-detect", "DIR", _text, None, "keep the audio around every detection as WAV", is_path=True),
-    Option(
-        "save-seconds",
-        "SECONDS",
-        _number(0, 60, "above 0 and at most 60"),
-        3.0,
-        "how much of it; the last half second follows the detection (default: 3)",
-    ),
-    Option(
-        "save-megabytes",
-        "MB",
-        _number(0, 1e6, "above 0 and at most 1000000"),
-        100.0,
-        "bound of the folder; the oldest are deleted first (default: 100)",
-    ),
+    Option("save-seconds", "SECONDS", _number(0, 60, "above 0 and at most 60"), 3.0,
+           "how much of it; the last half second follows the detection (default: 3)"),
+    Option("save-megabytes", "MB", _number(0, 1e6, "above 0 and at most 1000000"), 100.0,
+           "bound of the folder; the oldest are deleted first (default: 100)"),
     Option("mqtt", "URL", _text, None, "publish detections: mqtt://[user@]host[:port]/prefix"),
     Option("mqtt-password-file", "FILE", _text, None, "holds the password of the URL's user", is_path=True),
     Option("no-mqtt-discovery", "", _flag, False, "do not announce the keywords to Home Assistant"),
-    Option(
-        "dashboard",
-        "[HOST:]PORT",
-        _text_or_number,
-        None,
-        "serve a page that shows what is heard (default host: 127.0.0.1; any other needs a token)",
-    ),
-    Option(
-        "dashboard-token-file",
-        "FILE",
-        _text,
-        None,
-        "holds the secret that opens the page, http://HOST:PORT/?token=…; made where there is none",
-        is_path=True,
-    ),
+    Option("dashboard", "[HOST:]PORT", _text_or_number, None, "serve a page that shows what is heard "
+           "(default host: 127.0.0.1; any other needs a token)"),
+    Option("dashboard-token-file", "FILE", _text, None, "holds the secret that opens the page, "
+           "http://HOST:PORT/?token=…; made where there is none", is_path=True),
 )
 BY_NAME = {option.name: option for option in OPTIONS}
 
@@ -249,13 +179,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def _parser() -> Parser:
-    parser = Parser(
-        prog="listen.py",
-        description="Listen for a bundle's keywords.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
-    )
+    parser = Parser(prog="listen.py", description="Listen for a bundle's keywords.", epilog=EXAMPLES,
+                    formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS)
     parser.add_argument("--config", metavar="FILE", help=f"read options from there (default: {DEFAULT_CONFIG}, if any)")
     source = parser.add_mutually_exclusive_group()
     for option in OPTIONS:
@@ -266,9 +191,8 @@ def _parser() -> Parser:
             group.add_argument(f"--{option.name}", dest=option.name, action="store_true", help=option.help)
         else:
             # These take one value each time they are given: a bundle may follow it.
-            takes: dict[str, Any] = (
-                {"action": "append"} if option.name in OPERATING_POINT else ({"nargs": "+"} if option.several else {})
-            )
+            takes: dict[str, Any] = {"action": "append"} if option.name in OPERATING_POINT else (
+                {"nargs": "+"} if option.several else {})
             group.add_argument(f"--{option.name}", dest=option.name, metavar=option.metavar, help=option.help, **takes)
     return parser
 
@@ -349,12 +273,8 @@ def read_toml(path: str) -> dict[str, Any]:
         raise OptionsError(f"{path}: not TOML ({' '.join(str(error).split())}): correct it") from None
     values: list[Any] = [told]
     for _ in range(DEEPEST):  # level by level: what is nested deeper than Python's stack cannot even be shown
-        values = [
-            item
-            for value in values
-            if isinstance(value, dict | list)
-            for item in (value.values() if isinstance(value, dict) else value)
-        ]
+        values = [item for value in values if isinstance(value, dict | list)
+                  for item in (value.values() if isinstance(value, dict) else value)]
     if any(isinstance(value, dict | list) for value in values):
         raise OptionsError(f"{path}: nested deeper than {DEEPEST} levels: this is no configuration")
     return told

@@ -29,10 +29,8 @@ def read_secrets(options: argparse.Namespace) -> list[str]:
             made.append(path)
         options.dashboard_token = _read(path)
         if _can_be_guessed(options.dashboard_token):
-            raise OptionsError(
-                f"{path}: a token of less than {SHORTEST_TOKEN} characters, or of a few that repeat, "
-                f"can be guessed: write another one there, for example of: {EXAMPLE}"
-            )
+            raise OptionsError(f"{path}: a token of less than {SHORTEST_TOKEN} characters, or of a few that repeat, "
+                               f"can be guessed: write another one there, for example of: {EXAMPLE}")
     return made
 
 
@@ -55,10 +53,8 @@ def _make(path: str) -> None:
     try:
         replace(path, f"{secrets.token_hex(16)}\n".encode(), 0o600)
     except OSError as error:
-        raise OptionsError(
-            f"{path}: is not there and cannot be made ({error.strerror}): write a secret into it, for "
-            f"example of: {EXAMPLE}"
-        ) from None
+        raise OptionsError(f"{path}: is not there and cannot be made ({error.strerror}): write a secret into it, for "
+                           f"example of: {EXAMPLE}") from None
 
 
 def _can_be_guessed(token: str) -> bool:

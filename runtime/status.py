@@ -20,11 +20,5 @@ class Status:
 
     def summary(self) -> dict[str, Any]:
         """Totals of the run."""
-        return {
-            "event": "summary",
-            "time_s": round(self.journal.time_s, 3),
-            "hops": self.hops,
-            "detections": self.detections,
-            "clipped_hops": self.clipped_hops,
-            "events": dict(self.journal.counts),
-        }
+        return {"event": "summary", "time_s": round(self.journal.time_s, 3), "hops": self.hops,
+                "detections": self.detections, "clipped_hops": self.clipped_hops, "events": dict(self.journal.counts)}

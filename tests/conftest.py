@@ -26,13 +26,8 @@ def listen(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str | Path, script: Path = ROOT / "runtime" / "listen.py", **options: Any) -> Any:
-        options = {
-            "stdin": subprocess.DEVNULL,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            "cwd": tmp_path,
-            "env": dict(os.environ),
-        } | options
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+                   "cwd": tmp_path, "env": dict(os.environ)} | options
         options["env"].pop("PYTHONUNBUFFERED", None)  # it would hide a forgotten flush
         started.append(subprocess.Popen([sys.executable, str(script), *map(str, arguments)], **options))
         return started[-1]
@@ -63,32 +58,14 @@ def pulse_server(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     (tmp_path / "home").mkdir()
     configuration = tmp_path / "asound.conf"
     configuration.write_text("</usr/share/alsa/alsa.conf>\n" + ALSA)
-    environment = {
-        **os.environ,
-        "HOME": str(tmp_path / "home"),
-        "XDG_RUNTIME_DIR": str(tmp_path / "run"),
-        "PULSE_RUNTIME_PATH": str(tmp_path / "run"),
-        "PULSE_SERVER": f"unix:{tmp_path / 'run' / 'native'}",
-        "PULSE_SOURCE": "mic.monitor",
-        "ALSA_CONFIG_PATH": str(configuration),
-    }
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "XDG_RUNTIME_DIR": str(tmp_path / "run"),
+                   "PULSE_RUNTIME_PATH": str(tmp_path / "run"), "PULSE_SERVER": f"unix:{tmp_path / 'run' / 'native'}",
+                   "PULSE_SOURCE": "mic.monitor", "ALSA_CONFIG_PATH": str(configuration)}
     server = subprocess.Popen(
-        [
-            "pulseaudio",
-            "-n",
-            "--daemonize=no",
-            "--use-pid-file=no",
-            "--exit-idle-time=-1",
-            "--disable-shm=yes",
-            "-L",
-            f"module-native-protocol-unix socket={tmp_path / 'run' / 'native'} auth-anonymous=1",
-            "-L",
-            "module-null-sink sink_name=mic rate=48000",
-        ],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+        ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1", "--disable-shm=yes",
+         "-L", f"module-native-protocol-unix socket={tmp_path / 'run' / 'native'} auth-anonymous=1",
+         "-L", "module-null-sink sink_name=mic rate=48000"],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(100):
             if subprocess.run(["pactl", "info"], env=environment, capture_output=True).returncode == 0:

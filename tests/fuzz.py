@@ -13,10 +13,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 SAMPLE = 300
-BATCHES = [
-    pytest.param(0, SAMPLE, id="sample"),
-    *(pytest.param(batch, 5000, marks=pytest.mark.slow, id=f"batch {batch} of 20") for batch in range(1, 21)),
-]
+BATCHES = [pytest.param(0, SAMPLE, id="sample"),
+           *(pytest.param(batch, 5000, marks=pytest.mark.slow, id=f"batch {batch} of 20") for batch in range(1, 21))]
 in_batches = pytest.mark.parametrize(("batch", "inputs"), BATCHES)
 
 
@@ -25,9 +23,8 @@ def fuzz(check: Callable[[Any], None], strategy: st.SearchStrategy, batch: int, 
     checked = 0
 
     @seed(batch)
-    @settings(
-        max_examples=inputs // (1 + damaged), deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=inputs // (1 + damaged), deadline=None, database=None,
+              suppress_health_check=list(HealthCheck))
     @given(strategy)
     def each(value: Any) -> None:
         nonlocal checked

@@ -28,34 +28,17 @@ loudness (float[1,1280] audio, float[1,1] level, float[1,240] tail)
 }
 """
 MANIFEST = {
-    "earshot_version": "1",
-    "name": "loud-test",
-    "sample_rate": 16000,
-    "hop_samples": HOP,
-    "keywords": ["loud"],
-    "threshold": [0.5],
-    "refractory_hops": 12,
-    "default_model": "model.int8.onnx",
-    "states": [{"name": "level", "shape": [1, 1]}, {"name": "tail", "shape": [1, 240]}],
-    "measured": {},
+    "earshot_version": "1", "name": "loud-test", "sample_rate": 16000, "hop_samples": HOP, "keywords": ["loud"],
+    "threshold": [0.5], "refractory_hops": 12, "default_model": "model.int8.onnx",
+    "states": [{"name": "level", "shape": [1, 1]}, {"name": "tail", "shape": [1, 240]}], "measured": {},
 }
 
 # Of one keyword, the most false accepts first.
 CURVE = [
-    {
-        "threshold": threshold,
-        "false_accepts_per_hour": rate,
-        "worst_kind_per_hour": 2 * rate,
-        "misses": misses,
-        "misses_10_db": 2 * misses,
-    }
-    for threshold, rate, misses in (
-        (0.25, 4.0, 0.01),
-        (0.5, 1.0, 0.02),
-        (0.75, 0.5, 0.04),
-        (0.9, 0.5, 0.06),
-        (0.999, 0.125, 0.2),
-    )
+    {"threshold": threshold, "false_accepts_per_hour": rate, "worst_kind_per_hour": 2 * rate, "misses": misses,
+     "misses_10_db": 2 * misses}
+    for threshold, rate, misses in ((0.25, 4.0, 0.01), (0.5, 1.0, 0.02), (0.75, 0.5, 0.04), (0.9, 0.5, 0.06),
+                                    (0.999, 0.125, 0.2))
 ]
 
 
@@ -75,17 +58,11 @@ def write_bundle(
         if value is not None:
             props[key] = value
     onnx.helper.set_model_props(model, props)
-    content = {
-        "model.onnx": model.SerializeToString(),
-        "model.int8.onnx": model.SerializeToString(),
-        "model.torchscript": b"not for the device",
-        "report.md": b"# report\n",
-    }
+    content = {"model.onnx": model.SerializeToString(), "model.int8.onnx": model.SerializeToString(),
+               "model.torchscript": b"not for the device", "report.md": b"# report\n"}
     for name, data in content.items():
         (folder / name).write_bytes(data)
-    manifest.setdefault(
-        "files",
-        {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in content.items()},
-    )
+    manifest.setdefault("files", {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+                                  for name, data in content.items()})
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

@@ -15,8 +15,7 @@ class WakeServer:
         command = [sys.executable, script, "--uri", "tcp://127.0.0.1:0", *arguments]
         with log.open("wb") as file:
             self.process: subprocess.Popen[bytes] = subprocess.Popen(
-                [str(part) for part in command], stdin=subprocess.DEVNULL, stderr=file, cwd=log.parent
-            )
+                [str(part) for part in command], stdin=subprocess.DEVNULL, stderr=file, cwd=log.parent)
         self.port = 0
         while wait and not self.port and self.process.poll() is None:
             for line in self.log:

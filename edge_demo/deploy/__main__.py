@@ -54,14 +54,9 @@ class Pi(NamedTuple):
 
     def run(self, *command: str, text: str | None = None, shown: bool = False) -> str:
         """The output of a command on the Pi; shown: it goes to the terminal. Raises DeployError."""
-        process = subprocess.run(
-            [*self.ssh, self.host, shlex.join(command)],
-            input=text,
-            text=True,
-            stdin=None if text is not None else subprocess.DEVNULL,
-            stdout=None if shown else subprocess.PIPE,
-            stderr=None if shown else subprocess.PIPE,
-        )
+        process = subprocess.run([*self.ssh, self.host, shlex.join(command)], input=text, text=True,
+                                 stdin=None if text is not None else subprocess.DEVNULL,
+                                 stdout=None if shown else subprocess.PIPE, stderr=None if shown else subprocess.PIPE)
         if process.returncode:
             last = ((process.stderr or "").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
             if process.returncode == 255:
@@ -72,24 +67,9 @@ class Pi(NamedTuple):
     def copy(self, source: Path, target: str, *options: str) -> None:
         """rsync a folder's content. Raises DeployError."""
         process = subprocess.run(
-            [
-                "rsync",
-                "--archive",
-                "--chown=0:0",
-                "--mkpath",
-                "--delete",
-                "--timeout=60",
-                "--info=progress2",
-                *options,
-                f"--rsync-path={shlex.join([*self.sudo, 'rsync'])}",
-                f"--rsh={shlex.join(self.ssh)}",
-                f"{source}/",
-                f"{self.host}:{target}/",
-            ],
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+            ["rsync", "--archive", "--chown=0:0", "--mkpath", "--delete", "--timeout=60", "--info=progress2", *options,
+             f"--rsync-path={shlex.join([*self.sudo, 'rsync'])}", f"--rsh={shlex.join(self.ssh)}",
+             f"{source}/", f"{self.host}:{target}/"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if process.returncode and "No space left" in process.stderr:
             self.run(*self.sudo, "rm", "-rf", "--", target)
             raise DeployError(f"{self.host}: its disk is full: free some space there, and run this again", 1)
@@ -102,15 +82,11 @@ def connect(host: str, ssh: list[str]) -> tuple[Pi, dict[str, Any]]:
     """A Pi that can be deployed to, and the answers to QUESTIONS. Raises DeployError."""
     facts = json.loads(Pi(host, ssh, []).run("python3", "-", text=QUESTIONS))
     if facts["machine"] not in MACHINES:
-        raise DeployError(
-            f"{host}: is {facts['machine']}, and onnxruntime needs a 64-bit system on Arm: "
-            "install Raspberry Pi OS (64-bit)"
-        )
+        raise DeployError(f"{host}: is {facts['machine']}, and onnxruntime needs a 64-bit system on Arm: "
+                          "install Raspberry Pi OS (64-bit)")
     if not facts["sudo"]:
-        raise DeployError(
-            f"{host}: sudo asks for a password there: allow it without, "
-            "by sudo visudo and a line: USER ALL=(ALL) NOPASSWD: ALL"
-        )
+        raise DeployError(f"{host}: sudo asks for a password there: allow it without, "
+                          "by sudo visudo and a line: USER ALL=(ALL) NOPASSWD: ALL")
     if facts["missing"]:
         raise DeployError(f"{host}: has no {' and no '.join(facts['missing'])}: install it there with apt")
     return Pi(host, ssh, [] if facts["root"] else ["sudo", "-n"]), facts
@@ -142,17 +118,8 @@ def deploy(pi: Pi, facts: dict[str, Any], bundles: list[Path], config: Path | No
 def show(pi: Pi) -> None:
     """Print the service's lines for LISTEN_SECONDS."""
     with contextlib.suppress(DeployError):  # timeout's exit code is never 0
-        pi.run(
-            *pi.sudo,
-            "timeout",
-            str(LISTEN_SECONDS),
-            "journalctl",
-            "--unit=earshot",
-            "--output=cat",
-            "--lines=5",
-            "--follow",
-            shown=True,
-        )
+        pi.run(*pi.sudo, "timeout", str(LISTEN_SECONDS), "journalctl", "--unit=earshot", "--output=cat", "--lines=5",
+               "--follow", shown=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -161,12 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("host", metavar="USER@HOST")
     add_bundles(parser)
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        type=Path,
-        help="earshot.toml, which replaces the Pi's; without it, that stays as it is",
-    )
+    parser.add_argument("--config", metavar="FILE", type=Path,
+                        help="earshot.toml, which replaces the Pi's; without it, that stays as it is")
     parser.add_argument("--rollback", action="store_true", help="run the previous release")
     parser.add_argument("--ssh", metavar="COMMAND", default="ssh", help="such as 'ssh -p 2222 -i key'")
     options = parser.parse_args(arguments)
@@ -174,19 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
         need("ssh", "rsync")
         with tempfile.TemporaryDirectory() as folder:
             # One connection for all commands, so that ssh asks for a password once; keep-alives detect a broken one.
-            ssh = [
-                *shlex.split(options.ssh),
-                "-o",
-                "ControlMaster=auto",
-                "-o",
-                f"ControlPath={folder}/%C",
-                "-o",
-                "ControlPersist=60",
-                "-o",
-                "ServerAliveInterval=5",
-                "-o",
-                "ServerAliveCountMax=6",
-            ]
+            ssh = [*shlex.split(options.ssh), "-o", "ControlMaster=auto", "-o", f"ControlPath={folder}/%C", "-o",
+                   "ControlPersist=60", "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=6"]
             try:
                 pi, facts = connect(options.host, ssh)
                 if options.rollback:

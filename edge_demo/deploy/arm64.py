@@ -28,8 +28,7 @@ PACKAGES = ("numpy", "onnxruntime", "soxr")
 # PyAudio has no wheels. Debian's needs these, which a Lite system does not have.
 PYAUDIO_LIBRARIES = ("libportaudio.so.2", "libjack.so.0")
 # onnxruntime's cpuinfo crashes on an x86 /proc/cpuinfo. This one is a Raspberry Pi 4's Cortex-A72.
-CPUINFO = "".join(
-    f"""processor\t: {number}
+CPUINFO = "".join(f"""processor\t: {number}
 BogoMIPS\t: 108.00
 Features\t: fp asimd evtstrm crc32 cpuid
 CPU implementer\t: 0x41
@@ -38,9 +37,7 @@ CPU variant\t: 0x0
 CPU part\t: 0xd08
 CPU revision\t: 3
 
-"""
-    for number in range(4)
-)
+""" for number in range(4))
 
 
 def root(suite: str, architecture: str = "arm64") -> Path:
@@ -49,16 +46,8 @@ def root(suite: str, architecture: str = "arm64") -> Path:
     if not folder.is_dir():
         need("mmdebstrap")
         part = partial_folder(folder)
-        run(
-            "mmdebstrap",
-            "--quiet",
-            f"--architectures={architecture}",
-            "--variant=extract",
-            "--include=python3,python3-pyaudio",
-            suite,
-            part,
-            what=f"Debian {suite} for {architecture}",
-        )
+        run("mmdebstrap", "--quiet", f"--architectures={architecture}", "--variant=extract",
+            "--include=python3,python3-pyaudio", suite, part, what=f"Debian {suite} for {architecture}")
         for name in ("bin", "lib"):  # unpacked packages lack the links that their set-up makes
             if not (part / name).exists():
                 (part / name).symlink_to(f"usr/{name}")
@@ -79,10 +68,8 @@ def emulated(folder: Path) -> list[str]:
 def site(python: str) -> Path:
     """A site-packages folder for that version of Python ("3.13") with PACKAGES and PyAudio. Raises DeployError."""
     if python not in SUITES:
-        raise DeployError(
-            f"Python {python}: has no PyAudio ready: use a system with {' or '.join(SUITES)}, "
-            "as Raspberry Pi OS Bookworm and Trixie are"
-        )
+        raise DeployError(f"Python {python}: has no PyAudio ready: use a system with {' or '.join(SUITES)}, "
+                         "as Raspberry Pi OS Bookworm and Trixie are")
     locked = locked_packages()
     folder = CACHE / f"site-{python}-{hashlib.sha256(locked.encode()).hexdigest()[:8]}"
     if not folder.is_dir():
@@ -106,24 +93,9 @@ def add_wheels(python: str, locked: str, folder: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(locked)
         file.flush()
-        run(
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            folder,
-            "--only-binary=:all:",
-            "--platform=manylinux_2_28_aarch64",
-            "--implementation=cp",
-            f"--python-version={python}",
-            "--require-hashes",
-            "--requirement",
-            file.name,
-            what=f"wheels for Python {python} on arm64",
-        )
+        run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, "--only-binary=:all:",
+            "--platform=manylinux_2_28_aarch64", "--implementation=cp", f"--python-version={python}",
+            "--require-hashes", "--requirement", file.name, what=f"wheels for Python {python} on arm64")
     shutil.rmtree(folder / "bin", ignore_errors=True)  # commands of numpy's, with this machine's Python in them
 
 
@@ -146,26 +118,8 @@ def compile_all(python: str, folder: Path, shown: str) -> None:
     loader = next(path for path in (native / "usr").glob("lib*/ld-linux-*.so.*"))
     libraries = next((native / "usr/lib").glob("*-linux-gnu"))
     program = native / f"usr/bin/python{python}"
-    run(
-        "env",
-        "-i",
-        f"PYTHONHOME={native}/usr",
-        loader,
-        "--library-path",
-        libraries,
-        program,
-        "-S",
-        "-m",
-        "compileall",
-        "-q",
-        "-s",
-        folder,
-        "-p",
-        shown,
-        "--invalidation-mode",
-        "unchecked-hash",
-        folder,
-    )
+    run("env", "-i", f"PYTHONHOME={native}/usr", loader, "--library-path", libraries, program, "-S",
+        "-m", "compileall", "-q", "-s", folder, "-p", shown, "--invalidation-mode", "unchecked-hash", folder)
 
 
 def partial_folder(folder: Path) -> Path:

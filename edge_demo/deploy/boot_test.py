@@ -60,14 +60,9 @@ class Thresholds:
 
     def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
-            self._url + path,
-            None if body is None else json.dumps(body).encode(),
-            {
-                "Authorization": f"Bearer {self._token}",
-                "Content-Type": "application/json",
-                "Host": f"127.0.0.1:{DASHBOARD}",
-            },
-        )  # as if qemu forwarded no other port
+            self._url + path, None if body is None else json.dumps(body).encode(),
+            {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json",
+             "Host": f"127.0.0.1:{DASHBOARD}"})  # as if qemu forwarded no other port
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)
 
@@ -160,28 +155,15 @@ def prepare(image: Path, bundles: list[Path], folder: Path, token: str) -> Path:
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
     settings = folder / "settings.toml"
     settings.touch(0o600)
-    settings.write_text(
-        f'hostname = "kitchen"\n[user]\nname = "anna"\npassword = "correct horse"\nssh-key = "{key}.pub"\n'
-    )
+    settings.write_text(f'hostname = "kitchen"\n[user]\nname = "anna"\npassword = "correct horse"\n'
+                        f'ssh-key = "{key}.pub"\n')
     names = json.dumps([str(payload.DEVICE / "bundles" / bundle.name) for bundle in bundles])
     config = folder / "earshot.toml"
     config.write_text(f'bundle = {names}\ndashboard = "0.0.0.0:{DASHBOARD}"\ndashboard-token-file = "token"\n')
     (folder / "token").write_text(f"{token}\n")
     out = folder / "flashed.img"
-    command = [
-        sys.executable,
-        "-m",
-        "edge_demo.deploy.flash",
-        "--image",
-        str(image),
-        "--out",
-        str(out),
-        "--settings",
-        str(settings),
-        "--config",
-        str(config),
-        *map(str, bundles),
-    ]
+    command = [sys.executable, "-m", "edge_demo.deploy.flash", "--image", str(image), "--out", str(out),
+               "--settings", str(settings), "--config", str(config), *map(str, bundles)]
     if subprocess.run(command, cwd=ROOT).returncode:
         raise Failure("make flash failed")
     return out
@@ -217,11 +199,8 @@ def run_test(image: Path, bundles: list[Path], cuts: int, seed: int, log: IO[str
                 machine.cut()
             if boot > 1:
                 writer.join()
-            report(
-                log,
-                f"boot {boot:2}: detection {boot} after {seconds:.0f} s (played {plays} times), "
-                f"cut {pause:.1f} s later, {thresholds.saved} thresholds saved so far",
-            )
+            report(log, f"boot {boot:2}: detection {boot} after {seconds:.0f} s (played {plays} times), "
+                     f"cut {pause:.1f} s later, {thresholds.saved} thresholds saved so far")
         last = read_threshold(disk_file, keyword)
         if last not in (thresholds.acknowledged, thresholds.sent):
             raise Failure(f"threshold {last} on the disk, but {thresholds.acknowledged} had been acknowledged")

@@ -60,19 +60,10 @@ def run_on(image: Path, *command: str, text: str = "", good: tuple[int, ...] = (
             os.fchown(handle, user, user)
         try:
             process = subprocess.Popen(
-                [word.replace("{}", f"/proc/self/fd/{handle}") for word in command],
-                stdin=told,
-                pass_fds=[handle],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env={"PATH": os.environ["PATH"]},
-                start_new_session=True,
-                preexec_fn=lambda: _limit(size),
-                user=user,
-                group=user,
-                extra_groups=None if user is None else (),
-            )
+                [word.replace("{}", f"/proc/self/fd/{handle}") for word in command], stdin=told, pass_fds=[handle],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", env={"PATH": os.environ["PATH"]},
+                start_new_session=True, preexec_fn=lambda: _limit(size), user=user, group=user,
+                extra_groups=None if user is None else ())
             output = _output(command[0], process)
         except FileNotFoundError:
             raise DeployError(f"{command[0]}: not installed: make image-system") from None
@@ -92,13 +83,8 @@ def run_on(image: Path, *command: str, text: str = "", good: tuple[int, ...] = (
 
 def _limit(size: int) -> None:
     """size: bytes of the largest file that it may write."""
-    for what, most in (
-        (resource.RLIMIT_FSIZE, size),
-        (resource.RLIMIT_CPU, SECONDS),
-        (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_AS, 1 << 30),
-    ):
+    for what, most in ((resource.RLIMIT_FSIZE, size), (resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_NPROC, 0),
+                       (resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, 1 << 30)):
         resource.setrlimit(what, (most, most))
 
 
@@ -125,10 +111,8 @@ def partitions(image: Path) -> list[Partition]:
     """Raises DeployError when there is no table of them, or one that makes no sense."""
     try:
         table = json.loads(run_on(image, "sfdisk", "--json", "{}"))["partitiontable"]
-        found = [
-            Partition(number, one["start"] * SECTOR, one["size"] * SECTOR)
-            for number, one in enumerate(table["partitions"], 1)
-        ]
+        found = [Partition(number, one["start"] * SECTOR, one["size"] * SECTOR)
+                 for number, one in enumerate(table["partitions"], 1)]
     except (DeployError, ValueError, KeyError) as error:
         raise DeployError(f"{image}: no disk image with partitions ({error}): give an unpacked .img") from None
     end = SECTOR  # of the table, and then of the partition before

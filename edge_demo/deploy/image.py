@@ -26,25 +26,9 @@ FOLDER = ROOT / "dist" / "image"
 SUITE, PYTHON = "trixie", "3.13"
 MIRROR, SECURITY = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
 PACKAGES = (
-    "linux-image-arm64",
-    "systemd-sysv",
-    "udev",
-    "dbus",
-    "systemd-boot",
-    "systemd-timesyncd",
-    "systemd-resolved",
-    "e2fsprogs",
-    "dosfstools",
-    "busybox-static",
-    "kmod",
-    "netbase",
-    "python3",
-    "alsa-utils",
-    "openssh-server",
-    "rsync",
-    "sudo",
-    "cloud-init",
-    "cloud-guest-utils",
+    "linux-image-arm64", "systemd-sysv", "udev", "dbus", "systemd-boot", "systemd-timesyncd", "systemd-resolved",
+    "e2fsprogs", "dosfstools", "busybox-static", "kmod", "netbase", "python3", "alsa-utils", "openssh-server", "rsync",
+    "sudo", "cloud-init", "cloud-guest-utils",
 )
 SIZE, FIRMWARE_START, FIRMWARE_SIZE = 3 << 30, 1 << 20, 256 << 20  # bytes
 ROOT_START = FIRMWARE_START + FIRMWARE_SIZE
@@ -100,24 +84,12 @@ def debian() -> Path:
             run("rm", "-rf", "--one-file-system", part)
         excluded = (f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info"))
         process = subprocess.run(
-            [
-                "mmdebstrap",
-                "--mode=root",
-                "--variant=minbase",
-                "--architectures=arm64",
-                *excluded,
-                f"--include={','.join(PACKAGES)}",
-                *(
-                    f'--{hook}-hook={sys.executable} {native.__file__} {what} "$1"'
-                    for hook, what in (("essential", "divert"), ("customize", "restore"))
-                ),
-                SUITE,
-                part,
-                f"deb {MIRROR} {SUITE} main",
-                f"deb {MIRROR} {SUITE}-updates main",
-                f"deb {SECURITY} {SUITE}-security main",
-            ]
-        )
+            ["mmdebstrap", "--mode=root", "--variant=minbase", "--architectures=arm64", *excluded,
+             f"--include={','.join(PACKAGES)}",
+             *(f'--{hook}-hook={sys.executable} {native.__file__} {what} "$1"'
+               for hook, what in (("essential", "divert"), ("customize", "restore"))),
+             SUITE, part, f"deb {MIRROR} {SUITE} main",
+             f"deb {MIRROR} {SUITE}-updates main", f"deb {SECURITY} {SUITE}-security main"])
         if process.returncode:
             raise DeployError("mmdebstrap failed: its output is above")
         run("depmod", "--basedir", part, kernel(part))
@@ -137,8 +109,7 @@ def write_image(system: Path, image: Path) -> None:
     root_uuid = str(uuid.uuid4())
     command_line = f"root=UUID={root_uuid} ro panic=10 loglevel=4\n"
     for name, text in {
-        **FILES,
-        "etc/kernel/cmdline": command_line,
+        **FILES, "etc/kernel/cmdline": command_line,
         "etc/fstab": FSTAB.format(root=root_uuid),
     }.items():
         (system / name).parent.mkdir(parents=True, exist_ok=True)
@@ -154,31 +125,12 @@ def write_image(system: Path, image: Path) -> None:
 
     with open(image, "wb") as file:
         file.truncate(SIZE)
-    run(
-        "sfdisk",
-        "--quiet",
-        image,
-        text="label: gpt\n"
+    run("sfdisk", "--quiet", image, text="label: gpt\n"
         f"start={FIRMWARE_START // 512}, size={FIRMWARE_SIZE // 512}, type=uefi, name=bootfs\n"
-        f"start={ROOT_START // 512}, size={ROOT_SIZE // 512}, type=B921B045-1DF0-41C3-AF44-4C6F280D3FAE, name=rootfs\n",
-    )
+        f"start={ROOT_START // 512}, size={ROOT_SIZE // 512}, type=B921B045-1DF0-41C3-AF44-4C6F280D3FAE, name=rootfs\n")
     write_firmware(system, image, command_line)
-    run(
-        "mke2fs",
-        "-q",
-        "-t",
-        "ext4",
-        "-L",
-        "rootfs",
-        "-U",
-        root_uuid,
-        "-d",
-        system,
-        "-E",
-        f"offset={ROOT_START}",
-        image,
-        f"{ROOT_SIZE // 1024}k",
-    )
+    run("mke2fs", "-q", "-t", "ext4", "-L", "rootfs", "-U", root_uuid, "-d", system, "-E", f"offset={ROOT_START}",
+        image, f"{ROOT_SIZE // 1024}k")
 
 
 def write_firmware(system: Path, image: Path, command_line: str) -> None:
@@ -186,35 +138,18 @@ def write_firmware(system: Path, image: Path, command_line: str) -> None:
     version = kernel(system)
     initrd = image.with_suffix(".initrd")
     initramfs.build(system, version, initrd)
-    entry = (
-        f"title Debian\nversion {version}\nsort-key debian\noptions {command_line}"
-        f"linux /debian/{version}/linux\ninitrd /debian/{version}/initrd.img-{version}\n"
-    )
+    entry = (f"title Debian\nversion {version}\nsort-key debian\noptions {command_line}"
+             f"linux /debian/{version}/linux\ninitrd /debian/{version}/initrd.img-{version}\n")
     # Clusters of 1 KB: with larger ones there are too few for FAT32, which EFI and mtools reject.
-    run(
-        "mkfs.vfat",
-        "-F",
-        "32",
-        "-s",
-        "2",
-        "-n",
-        "bootfs",
-        "-i",
-        FIRMWARE_UUID.replace("-", ""),
-        f"--offset={FIRMWARE_START // 512}",
-        image,
-        str(FIRMWARE_SIZE // 1024),
-    )
+    run("mkfs.vfat", "-F", "32", "-s", "2", "-n", "bootfs", "-i", FIRMWARE_UUID.replace("-", ""),
+        f"--offset={FIRMWARE_START // 512}", image, str(FIRMWARE_SIZE // 1024))
     drive = f"{image}@@{FIRMWARE_START}"
     folders = ("EFI", "EFI/BOOT", "EFI/systemd", "loader", "loader/entries", "debian", f"debian/{version}")
     run("mmd", "-i", drive, *(f"::{folder}" for folder in folders))
     loader = system / "usr/lib/systemd/boot/efi/systemd-bootaa64.efi.signed"
-    for source, place in (
-        (loader, "EFI/BOOT/BOOTAA64.EFI"),
-        (loader, "EFI/systemd/systemd-bootaa64.efi"),
-        (system / f"boot/vmlinuz-{version}", f"debian/{version}/linux"),
-        (initrd, f"debian/{version}/initrd.img-{version}"),
-    ):
+    for source, place in ((loader, "EFI/BOOT/BOOTAA64.EFI"), (loader, "EFI/systemd/systemd-bootaa64.efi"),
+                          (system / f"boot/vmlinuz-{version}", f"debian/{version}/linux"),
+                          (initrd, f"debian/{version}/initrd.img-{version}")):
         run("mcopy", "-i", drive, source, f"::{place}")
     for text, place in (("timeout 0\n", "loader/loader.conf"), (entry, f"loader/entries/debian-{version}.conf")):
         run("mcopy", "-i", drive, "-", f"::{place}", text=text)
@@ -225,9 +160,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_bundles(parser)
     parser.add_argument("--config", metavar="FILE", type=Path, help="the device's earshot.toml")
-    parser.add_argument(
-        "--out", metavar="FILE", type=Path, default=FOLDER / "earshot.img", help="(default: dist/image/earshot.img)"
-    )
+    parser.add_argument("--out", metavar="FILE", type=Path, default=FOLDER / "earshot.img",
+                        help="(default: dist/image/earshot.img)")
     options = parser.parse_args()
     part = options.out.with_name(f".{options.out.name}.part")
     try:

@@ -12,32 +12,12 @@ from pathlib import Path
 SCRIPT = Path(__file__).with_name("initramfs.sh")
 # Below kernel/: file systems, buses of disks, and the drivers of boards between those and the processor.
 DRIVERS = (
-    "crypto/crc32c_generic",
-    "fs/ext4",
-    "drivers/ata",
-    "drivers/block/virtio_blk",
-    "drivers/clk",
-    "drivers/gpio",
-    "drivers/i2c/busses",
-    "drivers/mailbox",
-    "drivers/mfd",
-    "drivers/mmc",
-    "drivers/nvme/host",
-    "drivers/pci/controller",
-    "drivers/phy",
-    "drivers/pinctrl",
-    "drivers/pmdomain",
-    "drivers/pwm",
-    "drivers/regulator",
-    "drivers/reset",
-    "drivers/scsi/sd_mod",
-    "drivers/soc",
-    "drivers/usb/chipidea",
-    "drivers/usb/dwc2",
-    "drivers/usb/dwc3",
-    "drivers/usb/host",
-    "drivers/usb/storage",
-    "drivers/virtio",
+    "crypto/crc32c_generic", "fs/ext4",
+    "drivers/ata", "drivers/block/virtio_blk", "drivers/clk", "drivers/gpio", "drivers/i2c/busses",
+    "drivers/mailbox", "drivers/mfd", "drivers/mmc", "drivers/nvme/host", "drivers/pci/controller", "drivers/phy",
+    "drivers/pinctrl", "drivers/pmdomain", "drivers/pwm", "drivers/regulator", "drivers/reset", "drivers/scsi/sd_mod",
+    "drivers/soc", "drivers/usb/chipidea", "drivers/usb/dwc2", "drivers/usb/dwc3", "drivers/usb/host",
+    "drivers/usb/storage", "drivers/virtio",
 )
 LATE = ("kernel/drivers/gpu", "kernel/sound", "kernel/net", "kernel/drivers/net", "kernel/drivers/media")
 
@@ -67,13 +47,8 @@ def build(system: Path, version: str, out: Path) -> None:
     copy_modules(system / "usr/lib/modules" / version, work / "lib/modules" / version, modules(system, version))
     subprocess.run(["depmod", "--basedir", work, version], check=True)
     names = "\0".join([".", *(str(path.relative_to(work)) for path in sorted(work.rglob("*")))]).encode()
-    cpio = subprocess.run(
-        ["cpio", "--quiet", "--null", "--create", "--format=newc", "--owner=0:0", "--reproducible"],
-        cwd=work,
-        input=names,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
+    cpio = subprocess.run(["cpio", "--quiet", "--null", "--create", "--format=newc", "--owner=0:0", "--reproducible"],
+                          cwd=work, input=names, stdout=subprocess.PIPE, check=True)
     subprocess.run(["zstd", "--quiet", "--force", "-9", "-o", out], input=cpio.stdout, check=True)
     shutil.rmtree(work)
 

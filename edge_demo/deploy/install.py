@@ -154,12 +154,8 @@ def target_of(path: Path) -> str | None:
 
 def make_account(root: Path, release: Path) -> None:
     """Make the user `earshot`, unless it exists."""
-    process = subprocess.run(
-        ["systemd-sysusers", f"--root={root}", "-"],
-        stderr=subprocess.PIPE,
-        text=True,
-        input=(release / "system/earshot.sysusers").read_text(),
-    )
+    process = subprocess.run(["systemd-sysusers", f"--root={root}", "-"], stderr=subprocess.PIPE, text=True,
+                             input=(release / "system/earshot.sysusers").read_text())
     if process.returncode:
         raise InstallError(f"the user earshot cannot be made: {process.stderr.strip()}")
 
@@ -174,7 +170,8 @@ def account(root: Path) -> tuple[int, int]:
 
 def install_system(root: Path, release: Path) -> bool:
     """Install the unit and the other files of SYSTEM → whether anything changed."""
-    return any([write(root / place, (release / "system" / name).read_bytes(), 0o644) for name, place in SYSTEM.items()])
+    return any([write(root / place, (release / "system" / name).read_bytes(), 0o644)
+                for name, place in SYSTEM.items()])
 
 
 def install_config(root: Path, release: Path, given: Path | None) -> bool:
@@ -219,18 +216,9 @@ def check_runs(release: Path, config: Path, state: Path, user: tuple[int, int]) 
         write(Path(folder, CONFIG), content, 0o640, (0, user[1]))
         os.chmod(folder, 0o711)
         process = subprocess.Popen(
-            [release / "venv/bin/python", "-I", "-B", "-c", CHECK, release, state],
-            cwd=folder,
-            user=user[0],
-            group=user[1],
-            extra_groups=(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=output,
-            env={"OPENBLAS_NUM_THREADS": "1"},
-            start_new_session=True,
-            preexec_fn=limit,
-        )
+            [release / "venv/bin/python", "-I", "-B", "-c", CHECK, release, state], cwd=folder, user=user[0],
+            group=user[1], extra_groups=(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=output,
+            env={"OPENBLAS_NUM_THREADS": "1"}, start_new_session=True, preexec_fn=limit)
         try:
             code = process.wait(CHECK_SECONDS)
         except subprocess.TimeoutExpired:

@@ -15,13 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-SKIPPED = (
-    "/usr/bin/python3.13",
-    "/usr/sbin/depmod",
-    "/usr/sbin/update-initramfs",
-    "/usr/bin/systemd-hwdb",
-    "/usr/bin/ssh-keygen",
-)
+SKIPPED = ("/usr/bin/python3.13", "/usr/sbin/depmod", "/usr/sbin/update-initramfs", "/usr/bin/systemd-hwdb",
+           "/usr/bin/ssh-keygen")
 PROGRAMS = ("/usr/bin/dpkg-deb", "/usr/bin/dash", "/usr/bin/perl", "/usr/bin/tar", "/usr/bin/sed", "/usr/bin/grep")
 NATIVE = PROGRAMS if platform.machine() == "x86_64" else ()  # elsewhere everything is emulated
 PERL = "usr/lib/x86_64-linux-gnu/perl-base"  # perl's own modules, in a folder of each architecture's
@@ -67,10 +62,8 @@ def restore(root: Path) -> None:
 
 
 def dpkg_divert(root: Path, program: str, action: str) -> None:
-    subprocess.run(
-        ["dpkg-divert", f"--root={root}", "--quiet", "--rename", "--divert", f"{program}.slow", action, program],
-        check=True,
-    )
+    subprocess.run(["dpkg-divert", f"--root={root}", "--quiet", "--rename", "--divert", f"{program}.slow", action,
+                    program], check=True)
 
 
 if __name__ == "__main__":

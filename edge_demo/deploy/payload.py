@@ -61,10 +61,8 @@ def copy_bundle(bundle: Path, target: Path) -> None:
     try:
         opened = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise DeployError(
-            f"{bundle}: cannot be opened as a folder ({error.strerror}): name a bundle's folder "
-            "itself, and no link to it"
-        ) from None
+        raise DeployError(f"{bundle}: cannot be opened as a folder ({error.strerror}): name a bundle's folder "
+                           "itself, and no link to it") from None
     place = f"/proc/self/fd/{opened}"  # the opened folder, even if its name now leads elsewhere
     try:
         content = manifest.read_file(place, manifest.MANIFEST, manifest.LARGEST_MANIFEST)
@@ -95,23 +93,20 @@ def fill(release: Path, python: str, bundles: list[Path], site: Path) -> None:
     (release / "venv" / "bin").mkdir()
     (release / "venv" / "bin" / "python").symlink_to(f"/usr/bin/python{python}")
     (release / "venv" / "pyvenv.cfg").write_text(
-        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python}\n"
-    )
+        f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python}\n")
     arm64.compile_all(python, release / "runtime", str(DEVICE / "runtime"))
     system = release / "system"
     system.mkdir()
     for name in ("earshot.service", "earshot.rules"):
         shutil.copy(ROOT / "edge_demo" / "deploy" / name, system)
     (system / "earshot.sysusers").write_text(
-        'u earshot - "Earshot keyword spotting" /var/lib/earshot\nm earshot audio\n'
-    )
+        'u earshot - "Earshot keyword spotting" /var/lib/earshot\nm earshot audio\n')
     names = [str(DEVICE / "bundles" / bundle.name) for bundle in bundles]
     (system / install.CONFIG).write_text(
         f"bundle = {toml_list(names)}\n"
         "dashboard = 8765  # of this machine only: ssh -L 8765:127.0.0.1:8765 USER@HOST\n"
         'dashboard-token-file = "dashboard-token"  # made at the first start: http://127.0.0.1:8765/?token=TOKEN\n',
-        encoding="utf-8",
-    )
+        encoding="utf-8")
     shutil.copy(install.__file__, release)
 
 

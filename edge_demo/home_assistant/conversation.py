@@ -97,35 +97,20 @@ class Bundles:
 
     def info(self) -> Info:
         models = [
-            WakeModel(
-                name=keyword,
-                phrase=keyword,
-                description=keyword.replace("_", " "),
-                installed=True,
-                languages=[],
-                version=None,
-                attribution=Attribution(name=os.path.basename(os.path.abspath(folder)), url=""),
-            )
-            for folder, engine in self.engines.items()
-            for keyword in engine.keywords
+            WakeModel(name=keyword, phrase=keyword, description=keyword.replace("_", " "), installed=True, languages=[],
+                      version=None, attribution=Attribution(name=os.path.basename(os.path.abspath(folder)), url=""))
+            for folder, engine in self.engines.items() for keyword in engine.keywords
         ]
-        program = WakeProgram(
-            name="earshot",
-            description="Streaming keyword spotting for small computers",
-            version="1",
-            attribution=Attribution(name="Earshot", url=""),
-            installed=True,
-            models=models,
-        )
+        program = WakeProgram(name="earshot", description="Streaming keyword spotting for small computers", version="1",
+                              attribution=Attribution(name="Earshot", url=""), installed=True, models=models)
         return Info(wake=[program])
 
 
 class Conversation:
     """One connection, from its first message to its end. client: its address."""
 
-    def __init__(
-        self, bundles: Bundles, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, client: str
-    ) -> None:
+    def __init__(self, bundles: Bundles, reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
+                 client: str) -> None:
         self.client = client
         self._opened = time.monotonic()
         self._last_audio = -math.inf  # when it came
@@ -194,12 +179,8 @@ class Conversation:
             listening.start_over()
 
     async def _chunk(self, message: Message) -> None:
-        form = Format(
-            rate=message.integer("rate", 8000, 192_000),
-            sample_bytes=message.integer("width", 1, 4),
-            channels=message.integer("channels", 1, MOST_CHANNELS),
-            is_float=False,
-        )
+        form = Format(rate=message.integer("rate", 8000, 192_000), sample_bytes=message.integer("width", 1, 4),
+                      channels=message.integer("channels", 1, MOST_CHANNELS), is_float=False)
         timestamp = message.data.get("timestamp")
         if timestamp is not None:
             timestamp = message.integer("timestamp", -(2**63), 2**63 - 1)

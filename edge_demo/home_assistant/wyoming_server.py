@@ -160,26 +160,13 @@ class Parser(argparse.ArgumentParser):
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(prog="wyoming_server.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", metavar="DIR", nargs="+", required=True, help="folders that an export made")
-    parser.add_argument(
-        "--uri",
-        default="tcp://127.0.0.1:10400",
-        help="address to listen on (default: %(default)s); port 0 takes a free one",
-    )
+    parser.add_argument("--uri", default="tcp://127.0.0.1:10400", help="address to listen on (default: %(default)s); "
+                        "port 0 takes a free one")
     parser.add_argument("--model", metavar="FILE", help="model of the bundles (default: the manifest's)")
-    parser.add_argument(
-        "--threshold",
-        metavar="[KEYWORD=]T",
-        action="append",
-        default=[],
-        help="replaces the manifest's threshold, 0…1, of one keyword or of all; may be given again",
-    )
-    parser.add_argument(
-        "--false-accepts",
-        metavar="[KEYWORD=]RATE",
-        action="append",
-        default=[],
-        help="at most so many an hour: the threshold follows from what the bundle has measured",
-    )
+    parser.add_argument("--threshold", metavar="[KEYWORD=]T", action="append", default=[],
+                        help="replaces the manifest's threshold, 0…1, of one keyword or of all; may be given again")
+    parser.add_argument("--false-accepts", metavar="[KEYWORD=]RATE", action="append", default=[],
+                        help="at most so many an hour: the threshold follows from what the bundle has measured")
     return parser.parse_args(arguments)
 
 
@@ -194,10 +181,8 @@ def open_bundles(options: argparse.Namespace) -> Bundles:
                 fail(f"{keyword} is in both {owners[plain(keyword)]} and {folder}: leave one of them out")
     known = [keyword for engine in engines.values() for keyword in engine.keywords]
     given = []
-    for flag, read, told in (
-        ("--threshold", read_thresholds, options.threshold),
-        ("--false-accepts", read_false_accepts, options.false_accepts),
-    ):
+    for flag, read, told in (("--threshold", read_thresholds, options.threshold),
+                             ("--false-accepts", read_false_accepts, options.false_accepts)):
         try:
             given.append(read(told))
         except ValueError as error:

@@ -43,10 +43,8 @@ def import_pyaudio() -> Any:
     try:
         import pyaudio
     except ImportError:
-        raise AudioError(
-            "microphone: needs PyAudio: apt install python3-pyaudio, or pip install pyaudio; or do "
-            "without: arecord -q -r 16000 -f S16_LE -c 1 -t raw | listen.py BUNDLE --stdin"
-        ) from None
+        raise AudioError("microphone: needs PyAudio: apt install python3-pyaudio, or pip install pyaudio; or do "
+                         "without: arecord -q -r 16000 -f S16_LE -c 1 -t raw | listen.py BUNDLE --stdin") from None
     return pyaudio
 
 
@@ -57,11 +55,8 @@ def devices_of(host: Any) -> list[Device]:
     except OSError:
         default = None
     every = (host.get_device_info_by_index(index) for index in range(host.get_device_count()))
-    return [
-        Device(d["index"], d["name"], d["maxInputChannels"], round(d["defaultSampleRate"]), d["index"] == default)
-        for d in every
-        if d["maxInputChannels"] > 0
-    ]
+    return [Device(d["index"], d["name"], d["maxInputChannels"], round(d["defaultSampleRate"]), d["index"] == default)
+            for d in every if d["maxInputChannels"] > 0]
 
 
 def choose(devices: list[Device], wanted: str | None) -> Device:
@@ -71,9 +66,8 @@ def choose(devices: list[Device], wanted: str | None) -> Device:
     elif wanted.isdecimal():
         found = [device for device in devices if device.number == int(wanted)]
     else:
-        found = [device for device in devices if device.name == wanted] or [
-            device for device in devices if wanted.lower() in device.name.lower()
-        ]
+        found = ([device for device in devices if device.name == wanted]
+                 or [device for device in devices if wanted.lower() in device.name.lower()])
     if not found:
         what = "no microphone" if wanted is None else f"no microphone {wanted!r}"
         raise AudioError(f"{what}: plug one in, or see --list-devices")
@@ -132,22 +126,14 @@ def open_device(wanted: str | None, hop_samples: int, heard: Callable[..., tuple
                 for channels in dict.fromkeys((1, device.channels)):
                     try:
                         stream = host.open(
-                            rate=rate,
-                            channels=channels,
-                            format=pyaudio.paInt16,
-                            input=True,
-                            start=False,
-                            input_device_index=device.number,
-                            stream_callback=heard,
-                            frames_per_buffer=round(hop_samples * rate / SAMPLE_RATE),
-                        )
+                            rate=rate, channels=channels, format=pyaudio.paInt16, input=True, start=False,
+                            input_device_index=device.number, stream_callback=heard,
+                            frames_per_buffer=round(hop_samples * rate / SAMPLE_RATE))
                         return Opened(device, rate, channels, stream, host)
                     except (OSError, ValueError) as error:
                         refusal = error
-            raise AudioError(
-                f"microphone {device.name!r}: cannot be opened ({refusal}): "
-                "end what else records from it, or choose another of --list-devices"
-            )
+            raise AudioError(f"microphone {device.name!r}: cannot be opened ({refusal}): "
+                             "end what else records from it, or choose another of --list-devices")
         except BaseException:
             host.terminate()
             raise

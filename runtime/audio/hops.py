@@ -16,17 +16,8 @@ from runtime.audio.devices import list_devices
 from runtime.errors import AudioError
 from runtime.sample_rate import SAMPLE_RATE
 
-__all__ = [
-    "SAMPLE_RATE",
-    "AudioError",
-    "Rechunker",
-    "cut",
-    "list_devices",
-    "pcm_hops",
-    "quiet_room",
-    "resample",
-    "wav_hops",
-]
+__all__ = ["SAMPLE_RATE", "AudioError", "Rechunker", "cut", "list_devices", "pcm_hops", "quiet_room", "resample",
+           "wav_hops"]
 
 BLOCK_BYTES = 1 << 16  # of a WAV file at a time: memory does not grow with the file
 LOUDEST = 1e6  # a float sample beyond it is no audio; full scale is 1
@@ -197,10 +188,8 @@ def _wav_format(chunk: bytes, path: str) -> Format:
     if tag == 0xFFFE and len(chunk) >= 26:  # WAVE_FORMAT_EXTENSIBLE: the real tag opens the GUID of the subformat
         tag = struct.unpack("<H", chunk[24:26])[0]
     if tag not in (1, 3):
-        raise AudioError(
-            f"{path}: compressed (format {tag}), only PCM and float are read: "
-            "convert it, for example: ffmpeg -i IN -ar 16000 -ac 1 OUT.wav"
-        )
+        raise AudioError(f"{path}: compressed (format {tag}), only PCM and float are read: "
+                         "convert it, for example: ffmpeg -i IN -ar 16000 -ac 1 OUT.wav")
     if channels == 0 or frame_bytes % channels:
         raise AudioError(f"{nonsense} ({channels} channels in {frame_bytes} bytes): record or convert it again")
     sample_bytes = frame_bytes // channels
@@ -271,10 +260,8 @@ def pcm_hops(stream: BinaryIO, hop_samples: int, warn: Warn) -> Iterator[Samples
 def _pcm_blocks(stream: BinaryIO, hop_samples: int, warn: Warn) -> Iterator[Samples]:
     data = stream.read(2 * hop_samples)
     if len(data) < 2:
-        raise AudioError(
-            "standard input: ended before any audio: pipe raw PCM into it, for example "
-            "arecord -q -r 16000 -f S16_LE -c 1 -t raw | listen.py BUNDLE --stdin"
-        )
+        raise AudioError("standard input: ended before any audio: pipe raw PCM into it, for example "
+                         "arecord -q -r 16000 -f S16_LE -c 1 -t raw | listen.py BUNDLE --stdin")
     if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
         raise AudioError("standard input: is a WAV file, not raw PCM: use --wav FILE, or arecord -t raw")
     while data:

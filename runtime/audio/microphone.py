@@ -98,10 +98,8 @@ class Recording:
             self._opened.stream.start_stream()
         except OSError as error:
             self._opened.close()
-            raise AudioError(
-                f"microphone {self.device.name!r}: cannot be started ({error}): "
-                "end what else records from it, or choose another of --list-devices"
-            ) from None
+            raise AudioError(f"microphone {self.device.name!r}: cannot be started ({error}): "
+                             "end what else records from it, or choose another of --list-devices") from None
 
     def _heard(self, data: bytes | None, frames: int, times: object, status: int) -> tuple[None, int]:
         data = data or b""
@@ -133,9 +131,8 @@ class Probe:
         self.reason = f"the sound system did not answer for {PROBE_SECONDS:.0f} s"
         self._end = time.monotonic() + PROBE_SECONDS
         command = [sys.executable, "-P", devices.__file__, str(hop_samples), *([] if wanted is None else [wanted])]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                         stderr=subprocess.DEVNULL)
         assert self._process.stdout is not None
         self._output = self._process.stdout
 
@@ -182,9 +179,8 @@ class Microphone:
     zeros after which the device is opened again. wait: a device that is not there yet is a loss, and no AudioError.
     """
 
-    def __init__(
-        self, device: str | None, hop_samples: int, tell: Tell, silence: float = 60.0, wait: bool = False
-    ) -> None:
+    def __init__(self, device: str | None, hop_samples: int, tell: Tell, silence: float = 60.0,
+                 wait: bool = False) -> None:
         self._hop_samples = hop_samples
         self._tell = tell
         self._recording: Recording | None = None
@@ -226,10 +222,8 @@ class Microphone:
         try:
             self._recording = Recording(self._wanted, self._hop_samples)
         except OSError as error:
-            raise AudioError(
-                f"microphone {self._wanted or 'default'!r}: cannot be opened ({error}): "
-                "is the sound system in order? arecord -l shows what it has"
-            ) from None
+            raise AudioError(f"microphone {self._wanted or 'default'!r}: cannot be opened ({error}): "
+                             "is the sound system in order? arecord -l shows what it has") from None
         if self._wanted is not None and self._wanted.isdecimal():
             self._wanted = self._recording.device.name  # numbers change when something is plugged in
 
@@ -316,11 +310,8 @@ class Microphone:
     def _begin(self, block: Block, rate: int) -> tuple[int, int]:
         """Place a new recording's first block in the stream's time → its position and the gap before it."""
         if self._lost_at is not None:
-            self._tell(
-                "microphone_back",
-                device=self._recording and self._recording.device.name,
-                gone_s=round(block.arrival - self._lost_at, 2),
-            )
+            self._tell("microphone_back", device=self._recording and self._recording.device.name,
+                       gone_s=round(block.arrival - self._lost_at, 2))
             self._lost_at = None
         gap = 0
         if self._heard_at is not None:

@@ -45,7 +45,9 @@ class Engine:
     Raises BundleError.
     """
 
-    def __init__(self, bundle_dir: str | os.PathLike[str], model: str | None = None, sha256: str | None = None) -> None:
+    def __init__(
+        self, bundle_dir: str | os.PathLike[str], model: str | None = None, sha256: str | None = None
+    ) -> None:
         folder = os.fspath(bundle_dir)
         manifest = read_manifest(folder)
         self.model: str = manifest["default_model"] if model is None else model
@@ -59,8 +61,7 @@ class Engine:
         self.thresholds: tuple[float, ...] = tuple(map(float, manifest["threshold"]))
         curves = manifest.get("operating_points") or [[] for _ in self.keywords]
         self.operating_points: tuple[tuple[OperatingPoint, ...], ...] = tuple(
-            tuple(OperatingPoint(**point) for point in curve) for curve in curves
-        )
+            tuple(OperatingPoint(**point) for point in curve) for curve in curves)
         self.hop_samples: int = manifest["hop_samples"]
         self.refractory_hops: int = manifest["refractory_hops"]
         self._shape = (self.hop_samples,)

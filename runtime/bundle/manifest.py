@@ -87,72 +87,45 @@ def read_manifest(folder: str) -> dict[str, Any]:
     check(isinstance(manifest, dict), "not a JSON object")
     version = manifest.get("earshot_version")
     if version != CONTRACT_VERSION:
-        refuse(
-            path,
-            f'earshot_version is {json.dumps(version)[:40]}, this runtime knows "{CONTRACT_VERSION}"',
-            "use the runtime/ folder that came with the exporter, or export the bundle again",
-        )
+        refuse(path, f'earshot_version is {json.dumps(version)[:40]}, this runtime knows "{CONTRACT_VERSION}"',
+                "use the runtime/ folder that came with the exporter, or export the bundle again")
 
     check(manifest.get("sample_rate") == SAMPLE_RATE, f"sample_rate is not {SAMPLE_RATE}")
     hop = manifest.get("hop_samples")
     check(type(hop) is int and 1 <= hop <= LONGEST_HOP, f"hop_samples is not a whole number in 1…{LONGEST_HOP}")
     refractory = manifest.get("refractory_hops")
-    check(
-        type(refractory) is int and 1 <= refractory <= LONGEST_REFRACTORY,
-        f"refractory_hops is not a whole number in 1…{LONGEST_REFRACTORY}",
-    )
+    check(type(refractory) is int and 1 <= refractory <= LONGEST_REFRACTORY,
+          f"refractory_hops is not a whole number in 1…{LONGEST_REFRACTORY}")
 
     keywords = manifest.get("keywords")
-    check(
-        isinstance(keywords, list)
-        and 1 <= len(keywords) <= MOST_KEYWORDS
-        and all(isinstance(k, str) and 1 <= len(k) <= LONGEST_KEYWORD and k.isprintable() for k in keywords),
-        f"keywords is not a list of 1…{MOST_KEYWORDS} names",
-    )
+    check(isinstance(keywords, list) and 1 <= len(keywords) <= MOST_KEYWORDS
+          and all(isinstance(k, str) and 1 <= len(k) <= LONGEST_KEYWORD and k.isprintable() for k in keywords),
+          f"keywords is not a list of 1…{MOST_KEYWORDS} names")
     check(len(set(keywords)) == len(keywords), "keywords names one twice")
     threshold = manifest.get("threshold")
-    check(
-        isinstance(threshold, list)
-        and len(threshold) == len(keywords)
-        and all(type(t) in (int, float) and LOWEST_THRESHOLD <= t <= 1 for t in threshold),
-        f"threshold is not one number in {LOWEST_THRESHOLD}…1 per keyword",
-    )
+    check(isinstance(threshold, list) and len(threshold) == len(keywords)
+          and all(type(t) in (int, float) and LOWEST_THRESHOLD <= t <= 1 for t in threshold),
+          f"threshold is not one number in {LOWEST_THRESHOLD}…1 per keyword")
     if "operating_points" in manifest:
-        check(
-            is_good(manifest["operating_points"], len(keywords)),
-            f"operating_points is not a list of 0…{MOST_POINTS} points per keyword, of five numbers in range each",
-        )
+        check(is_good(manifest["operating_points"], len(keywords)),
+              f"operating_points is not a list of 0…{MOST_POINTS} points per keyword, of five numbers in range each")
 
     files = manifest.get("files")
     check(isinstance(files, dict) and 1 <= len(files) <= MOST_FILES, "files is not a table of files")
     for name, entry in files.items():
         # A name with a slash, or "..", would lead out of the bundle.
-        check(
-            re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name) is not None and name != MANIFEST,
-            f"files names {json.dumps(name)[:80]}, which is not a plain file name",
-        )
-        check(
-            isinstance(entry, dict)
-            and type(entry.get("bytes")) is int
-            and 0 <= entry["bytes"] <= LARGEST_FILE
-            and isinstance(entry.get("sha256"), str)
-            and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) is not None,
-            f"files has no good bytes and sha256 for {name}",
-        )
+        check(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name) is not None and name != MANIFEST,
+              f"files names {json.dumps(name)[:80]}, which is not a plain file name")
+        check(isinstance(entry, dict) and type(entry.get("bytes")) is int and 0 <= entry["bytes"] <= LARGEST_FILE
+              and isinstance(entry.get("sha256"), str) and re.fullmatch("[0-9a-f]{64}", entry["sha256"]) is not None,
+              f"files has no good bytes and sha256 for {name}")
     check(isinstance(manifest.get("default_model"), str), "default_model is not a file name")
 
     states = manifest.get("states")
-    check(
-        isinstance(states, list)
-        and all(
-            isinstance(s, dict)
-            and isinstance(s.get("name"), str)
-            and isinstance(s.get("shape"), list)
-            and all(type(n) is int and n > 0 for n in s["shape"])
-            for s in states
-        ),
-        "states is not a list of names and shapes",
-    )
+    check(isinstance(states, list)
+          and all(isinstance(s, dict) and isinstance(s.get("name"), str) and isinstance(s.get("shape"), list)
+                  and all(type(n) is int and n > 0 for n in s["shape"]) for s in states),
+          "states is not a list of names and shapes")
     check(len({s["name"] for s in states} | {"audio"}) == len(states) + 1, "states has two of one name")
     return dict(manifest)
 
@@ -175,17 +148,11 @@ def read_verified(folder: str, files: dict[str, dict[str, Any]], model: str) -> 
         found = read_file(folder, name, LARGEST_FILE)
         where = os.path.join(folder, name)
         if len(found) != entry["bytes"]:
-            refuse(
-                where,
-                f"{len(found)} bytes where {MANIFEST} says {entry['bytes']}, half-written or changed",
-                "copy or export the bundle again",
-            )
+            refuse(where, f"{len(found)} bytes where {MANIFEST} says {entry['bytes']}, half-written or changed",
+                    "copy or export the bundle again")
         if sha256(found) != entry["sha256"]:
-            refuse(
-                where,
-                f"its SHA-256 is not the one in {MANIFEST}, damaged or changed",
-                "copy or export the bundle again",
-            )
+            refuse(where, f"its SHA-256 is not the one in {MANIFEST}, damaged or changed",
+                    "copy or export the bundle again")
         if name == model:
             content = found
     return content
@@ -209,15 +176,8 @@ def check_content(model: str, content: bytes, manifest: dict[str, Any]) -> None:
         check_sizes(graph, inputs)
     except ScanError as error:
         refuse(model, str(error), "export the bundle again")
-    for key in (
-        "earshot_version",
-        "sample_rate",
-        "hop_samples",
-        "keywords",
-        "threshold",
-        "refractory_hops",
-        "operating_points",
-    ):
+    for key in ("earshot_version", "sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops",
+                "operating_points"):
         if key == "operating_points" and key not in manifest and key not in graph.metadata:
             continue  # nobody has measured them
         if key not in graph.metadata:

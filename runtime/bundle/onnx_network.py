@@ -121,11 +121,8 @@ def _session(model: str, content: bytes) -> ort.InferenceSession:
         reason = " ".join(str(error).split())
         if "external data" in reason.lower():
             refuse(model, "keeps weights in another file (external data)", "export it again with its weights inside")
-        refuse(
-            model,
-            f"onnxruntime {ort.__version__} cannot load it ({reason[-200:]})",
-            "export the bundle again, without custom operators, or install a newer onnxruntime",
-        )
+        refuse(model, f"onnxruntime {ort.__version__} cannot load it ({reason[-200:]})",
+               "export the bundle again, without custom operators, or install a newer onnxruntime")
 
 
 def _kind(node: Any) -> tuple[str, str, list[int]]:
@@ -147,15 +144,11 @@ def _check_graph(model: str, session: ort.InferenceSession, manifest: dict[str, 
 
     states, following = inputs[1:], outputs[1:]
     for position, state in enumerate(states):
-        check(
-            state.type == "tensor(float)" and all(type(n) is int for n in state.shape),
-            f"state {state.name} has no static shape or is not float32",
-        )
+        check(state.type == "tensor(float)" and all(type(n) is int for n in state.shape),
+              f"state {state.name} has no static shape or is not float32")
         after = following[position] if position < len(following) else None
-        check(
-            after is not None and _kind(after) == (f"{state.name}_next", state.type, state.shape),
-            f"state {state.name} lacks its output {state.name}_next of the same shape and type, in the same order",
-        )
+        check(after is not None and _kind(after) == (f"{state.name}_next", state.type, state.shape),
+              f"state {state.name} lacks its output {state.name}_next of the same shape and type, in the same order")
     check(len(following) == len(states), f"output {following[-1].name if following else ''} belongs to no state")
     listed = [(state["name"], state["shape"]) for state in manifest["states"]]
     check(listed == [(state.name, state.shape) for state in states], f"its states are not those in {MANIFEST}")

@@ -27,52 +27,27 @@ NUMBERS, REALS, MANY = "02*", "25*", "2*"
 
 FIELDS: dict[str, dict[int, tuple[str, str]]] = {
     "model": {
-        1: ("ir_version", NUMBER),
-        2: ("producer_name", BYTES),
-        3: ("producer_version", BYTES),
-        4: ("domain", BYTES),
-        5: ("model_version", NUMBER),
-        6: ("doc_string", BYTES),
-        7: ("graph", MANY),
-        8: ("opset_import", MANY),
+        1: ("ir_version", NUMBER), 2: ("producer_name", BYTES), 3: ("producer_version", BYTES), 4: ("domain", BYTES),
+        5: ("model_version", NUMBER), 6: ("doc_string", BYTES), 7: ("graph", MANY), 8: ("opset_import", MANY),
         14: ("metadata_props", MANY),
     },
     "opset": {1: ("domain", BYTES), 2: ("version", NUMBER)},
     "entry": {1: ("key", BYTES), 2: ("value", BYTES)},
     "graph": {
-        1: ("node", MANY),
-        2: ("name", BYTES),
-        5: ("initializer", MANY),
-        10: ("doc_string", BYTES),
-        11: ("input", MANY),
+        1: ("node", MANY), 2: ("name", BYTES), 5: ("initializer", MANY), 10: ("doc_string", BYTES), 11: ("input", MANY),
         12: ("output", MANY),
     },
     "node": {
-        1: ("input", MANY),
-        2: ("output", MANY),
-        3: ("name", BYTES),
-        4: ("op_type", BYTES),
-        5: ("attribute", MANY),
-        6: ("doc_string", BYTES),
-        7: ("domain", BYTES),
+        1: ("input", MANY), 2: ("output", MANY), 3: ("name", BYTES), 4: ("op_type", BYTES), 5: ("attribute", MANY),
+        6: ("doc_string", BYTES), 7: ("domain", BYTES),
     },
     "attribute": {
-        1: ("name", BYTES),
-        2: ("f", REAL),
-        3: ("i", NUMBER),
-        4: ("s", BYTES),
-        8: ("ints", NUMBERS),
+        1: ("name", BYTES), 2: ("f", REAL), 3: ("i", NUMBER), 4: ("s", BYTES), 8: ("ints", NUMBERS),
         20: ("type", NUMBER),
     },
     "tensor": {
-        1: ("dims", NUMBERS),
-        2: ("data_type", NUMBER),
-        4: ("float_data", REALS),
-        5: ("int32_data", NUMBERS),
-        7: ("int64_data", NUMBERS),
-        8: ("name", BYTES),
-        9: ("raw_data", BYTES),
-        12: ("doc_string", BYTES),
+        1: ("dims", NUMBERS), 2: ("data_type", NUMBER), 4: ("float_data", REALS), 5: ("int32_data", NUMBERS),
+        7: ("int64_data", NUMBERS), 8: ("name", BYTES), 9: ("raw_data", BYTES), 12: ("doc_string", BYTES),
         14: ("data_location", NUMBER),
     },
 }
@@ -80,13 +55,8 @@ ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 7: "ints"}  # by AttributeProto.Attr
 EXTERNAL = "keeps weights in another file (external data)"
 WITHIN = "holds a graph within the graph, such as a loop"
 REFUSED = {
-    ("model", 20): "holds a training graph",
-    ("model", 25): "holds functions",
-    ("graph", 15): "holds sparse tensors",
-    ("attribute", 6): WITHIN,
-    ("attribute", 11): WITHIN,
-    ("tensor", 6): "holds texts",
-    ("tensor", 13): EXTERNAL,
+    ("model", 20): "holds a training graph", ("model", 25): "holds functions", ("graph", 15): "holds sparse tensors",
+    ("attribute", 6): WITHIN, ("attribute", 11): WITHIN, ("tensor", 6): "holds texts", ("tensor", 13): EXTERNAL,
 }
 
 

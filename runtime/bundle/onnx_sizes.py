@@ -227,12 +227,9 @@ def _convolution(node: Node, x: Inputs) -> Results:
     dilations, pads = given.get("dilations", [1] * axes), given.get("pads", [0] * 2 * axes)
     if min(group, *strides, *dilations) < 1 or min(pads) < 0:
         raise ValueError
-    out = [
-        (side + before + after - dilation * (length - 1) - 1) // stride + 1
-        for side, before, after, dilation, length, stride in zip(
-            sides, pads[:axes], pads[axes:], dilations, kernel, strides, strict=True
-        )
-    ]
+    out = [(side + before + after - dilation * (length - 1) - 1) // stride + 1
+           for side, before, after, dilation, length, stride
+           in zip(sides, pads[:axes], pads[axes:], dilations, kernel, strides, strict=True)]
     shape = (batch, channels, *out)
     kind = INT32 if node.operator == "ConvInteger" else x[0].type
     return _one(kind, shape, _size(shape) * _size(x[1].shape) // channels)

@@ -43,15 +43,8 @@ def try_out(bundle_dir: str | os.PathLike[str], model: str | None = None, user: 
     folder = os.fspath(bundle_dir)
     command = [sys.executable, os.path.abspath(__file__), folder, model or "", *([] if user is None else [str(user)])]
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-            timeout=SECONDS,
-            start_new_session=user is not None,
-        )
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              encoding="utf-8", timeout=SECONDS, start_new_session=user is not None)
     except (OSError, TypeError, ValueError):  # no Python's name is known; a folder that is no path, as Engine tells
         return None
     except subprocess.TimeoutExpired:
@@ -105,9 +98,9 @@ def main(arguments: list[str]) -> int:
     sys.stdout.reconfigure(encoding="utf-8")
     folder, model, *user = arguments
     with contextlib.suppress(ImportError):  # before memory is bounded; a device for .bin files has none
-        import runtime.bundle.onnx_network  # noqa: F401
+        from runtime.bundle import onnx_network  # noqa: F401
     if user:
-        with contextlib.suppress(LibraryError):  # which may have to be compiled, and lies where root's cache is
+        with contextlib.suppress(LibraryError, OSError):  # may have to be compiled, and lies where root's cache is
             library()
     print(STARTED, flush=True)
     _limit()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "earshot.c", HERE / "earshot.h"
 NAME = "libearshot.so"
-ELSEWHERE = f"build it on a machine of this kind by python runtime/c/library.py, and copy it to {HERE / NAME}"
+ELSEWHERE = f"build it on a machine of this kind by python {HERE / 'library.py'}, and copy it to {HERE / NAME}"
 # No -march: the file may move to another machine. -fno-trapping-math keeps NaN and infinity; without it gcc leaves
 # exp, log and tanh as they are written, one number at a time.
 FLAGS = ("-std=c99", "-O3", "-ffp-contract=fast", "-fno-trapping-math", "-fPIC", "-shared")

@@ -56,16 +56,11 @@ class Hook(Sink):
         if not self._free.acquire(blocking=False):
             self._post("hook_dropped", reason=f"{AT_ONCE} still run")
             return
-        told = {
-            "KEYWORD": detection["keyword"],
-            "SCORE": str(detection["score"]),
-            "TIME": str(detection["time_s"]),
-            "BUNDLE": detection["bundle"],
-        }
+        told = {"KEYWORD": detection["keyword"], "SCORE": str(detection["score"]), "TIME": str(detection["time_s"]),
+                "BUNDLE": detection["bundle"]}
         # UTF-8, whatever the locale: in that of ASCII a keyword in Chinese could not be told at all.
-        environment = os.environb | {
-            f"EARSHOT_{name}".encode(): value.encode(errors="surrogateescape") for name, value in told.items()
-        }
+        environment = os.environb | {f"EARSHOT_{name}".encode(): value.encode(errors="surrogateescape")
+                                      for name, value in told.items()}
         try:
             threading.Thread(target=self._run, args=(environment,), daemon=True).start()
         except RuntimeError as error:  # no more threads to be had, perhaps as a command forks without end
@@ -83,9 +78,8 @@ class Hook(Sink):
     def _run_command(self, environment: dict[bytes, bytes]) -> None:
         with self._lock:
             # What it says goes to stderr, which is the log: on stdout it would mix with our lines.
-            process = subprocess.Popen(
-                self._command, env=environment, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True
-            )
+            process = subprocess.Popen(self._command, env=environment, stdin=subprocess.DEVNULL, stdout=2,
+                                       start_new_session=True)
             self._commands.add(process.pid)
             self._groups.add(process.pid)
             if self._is_closed:
@@ -127,11 +121,8 @@ class Hook(Sink):
         end = time.monotonic() + CLEARING_SECONDS
         while time.monotonic() < end:
             with self._lock:  # no command can start meanwhile
-                left = [
-                    child
-                    for child, age in _children_in_own_sessions()
-                    if child not in self._commands and (age > self._seconds or not self._commands or self._is_closed)
-                ]
+                left = [child for child, age in _children_in_own_sessions() if child not in self._commands
+                        and (age > self._seconds or not self._commands or self._is_closed)]
                 for child in left:
                     with contextlib.suppress(OSError):  # become another user
                         os.kill(child, signal.SIGKILL)  # it is ours to wait for, so its number is nobody else's

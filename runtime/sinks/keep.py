@@ -31,16 +31,13 @@ class Keeper(Sink):
     Raises OptionsError when the folder cannot be used.
     """
 
-    def __init__(
-        self, folder: str, seconds: float, most_bytes: float, hop_samples: int, post: Callable[..., None]
-    ) -> None:
+    def __init__(self, folder: str, seconds: float, most_bytes: float, hop_samples: int,
+                 post: Callable[..., None]) -> None:
         self._folder, self._most_bytes, self._post = folder, int(most_bytes), post
         kept = max(1, round(seconds * SAMPLE_RATE / hop_samples))
         if 44 + 2 * kept * hop_samples > self._most_bytes:
-            raise OptionsError(
-                f"--save-megabytes {most_bytes / 1e6:g} holds no clip of {seconds:g} s: raise it, "
-                "or lower --save-seconds"
-            )
+            raise OptionsError(f"--save-megabytes {most_bytes / 1e6:g} holds no clip of {seconds:g} s: raise it, "
+                               "or lower --save-seconds")
         self._hops: deque[Samples] = deque(maxlen=kept)
         self._after = min(round(AFTER_SECONDS * SAMPLE_RATE / hop_samples), kept)
         self._due: list[tuple[int, dict[str, Any]]] = []  # hops still to come, and the detection
@@ -52,9 +49,8 @@ class Keeper(Sink):
                     os.unlink(os.path.join(folder, name))
             self._number = max(self._numbers(), default=0)
         except OSError as error:
-            raise OptionsError(
-                f"{folder}: cannot be used ({error.strerror}): name a folder that can be written"
-            ) from None
+            raise OptionsError(f"{folder}: cannot be used ({error.strerror}): "
+                               "name a folder that can be written") from None
         self._writer = threading.Thread(target=self._write_all, daemon=True)
         self._writer.start()
 

@@ -35,11 +35,8 @@ class Meter(Sink):
             return
         decibels = level(hop)
         filled = round(METER_WIDTH * min(1.0, 1 - decibels / LEVEL_FLOOR))
-        shown = "  ".join(
-            f"{keyword} {score:.2f}"
-            for ear in self._status.ears
-            for keyword, score in zip(ear.keywords, ear.scores, strict=True)
-        )
+        shown = "  ".join(f"{keyword} {score:.2f}" for ear in self._status.ears
+                          for keyword, score in zip(ear.keywords, ear.scores, strict=True))
         line = f"[{'#' * filled:{METER_WIDTH}}] {decibels:4.0f} dB  {shown}"
         start, end = ("\r", "\x1b[K") if self._moving else ("", "\n")
         remark(f"{start}{line}", end)

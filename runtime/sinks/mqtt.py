@@ -55,10 +55,8 @@ def parse_url(url: str) -> Address:
     def check(good: bool, problem: str) -> None:
         if not good:
             shown = url.rpartition("@")[2][:80]  # what stands before @ may hold a password
-            raise OptionsError(
-                f"MQTT address {json.dumps(shown)}: {problem}: "
-                "write it as mqtt://[USER@]HOST[:PORT][/PREFIX], or mqtts:// for TLS"
-            )
+            raise OptionsError(f"MQTT address {json.dumps(shown)}: {problem}: "
+                            "write it as mqtt://[USER@]HOST[:PORT][/PREFIX], or mqtts:// for TLS")
 
     check(len(url) <= 500, "is too long")
     check(url.isprintable() and " " not in url, "holds a space or a character that cannot be printed")
@@ -107,34 +105,12 @@ def discovery_messages(prefix: str, keywords: Sequence[str], name: str) -> list[
     messages: list[tuple[str, dict[str, Any]]] = []
     for keyword in keywords:
         topic, slug = topic_of(prefix, {"keyword": keyword}), _slug(keyword)
-        messages.append(
-            (
-                f"{DISCOVERY}/event/{node}/{slug}/config",
-                {
-                    "name": keyword,
-                    "unique_id": f"{node}_{slug}",
-                    "state_topic": topic,
-                    "event_types": ["detected"],
-                    "availability_topic": f"{prefix}/status",
-                    "icon": "mdi:account-voice",
-                    "qos": 1,
-                    "device": device,
-                },
-            )
-        )
-        messages.append(
-            (
-                f"{DISCOVERY}/device_automation/{node}/{slug}/config",
-                {
-                    "automation_type": "trigger",
-                    "type": "detected",
-                    "subtype": keyword,
-                    "topic": topic,
-                    "qos": 1,
-                    "device": device,
-                },
-            )
-        )
+        messages.append((f"{DISCOVERY}/event/{node}/{slug}/config", {
+            "name": keyword, "unique_id": f"{node}_{slug}", "state_topic": topic, "event_types": ["detected"],
+            "availability_topic": f"{prefix}/status", "icon": "mdi:account-voice", "qos": 1, "device": device}))
+        messages.append((f"{DISCOVERY}/device_automation/{node}/{slug}/config", {
+            "automation_type": "trigger", "type": "detected", "subtype": keyword, "topic": topic, "qos": 1,
+            "device": device}))
     return messages
 
 
@@ -154,15 +130,9 @@ class Publisher(Sink):
     Raises OptionsError.
     """
 
-    def __init__(
-        self,
-        url: str,
-        keywords: Sequence[str] = (),
-        name: str = "Earshot",
-        password: str | None = None,
-        discovery: bool = True,
-        warn: Callable[[str], None] | None = None,
-    ) -> None:
+    def __init__(self, url: str, keywords: Sequence[str] = (), name: str = "Earshot",
+                 password: str | None = None, discovery: bool = True,
+                 warn: Callable[[str], None] | None = None) -> None:
         self.address = parse_url(url)
         if password is not None and self.address.user is None:
             raise OptionsError("MQTT password: is given without a user: write the address as mqtt://USER@HOST")

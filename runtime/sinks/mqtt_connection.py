@@ -17,31 +17,10 @@ SECONDS = 5.0  # to connect, and for the broker to take what is sent
 KEEPALIVE_SECONDS = 20  # after one and a half of it the broker takes a silent device for gone
 AT_ONCE = 4096  # bytes
 CONNACK, PUBACK, PINGRESP = b"\x20\x02", b"\x40\x02", b"\xd0\x00"  # type, flags and length: section 2.2
-REFUSALS = {
-    1: "it knows another MQTT",
-    2: "it does not want our name",
-    3: "it is not ready",
-    4: "bad user name or password",
-    5: "not authorized",
-}  # section 3.2.2.3
-KINDS = (
-    "0",
-    "CONNECT",
-    "CONNACK",
-    "PUBLISH",
-    "PUBACK",
-    "PUBREC",
-    "PUBREL",
-    "PUBCOMP",
-    "SUBSCRIBE",
-    "SUBACK",
-    "UNSUBSCRIBE",
-    "UNSUBACK",
-    "PINGREQ",
-    "PINGRESP",
-    "DISCONNECT",
-    "15",
-)
+REFUSALS = {1: "it knows another MQTT", 2: "it does not want our name", 3: "it is not ready",
+            4: "bad user name or password", 5: "not authorized"}  # section 3.2.2.3
+KINDS = ("0", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "SUBSCRIBE", "SUBACK",
+         "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "15")
 
 
 class Address(NamedTuple):

@@ -36,13 +36,9 @@ def _keeper(options: argparse.Namespace, status: Status) -> Sink:
 def _mqtt(options: argparse.Namespace, status: Status) -> Sink:
     from runtime.sinks.mqtt import Publisher
 
-    return Publisher(
-        options.mqtt,
-        keywords=sorted({*status.keywords}),
-        password=options.mqtt_password,
-        discovery=not options.no_mqtt_discovery,
-        warn=lambda message: status.journal.post("mqtt", message=message),
-    )
+    return Publisher(options.mqtt, keywords=sorted({*status.keywords}), password=options.mqtt_password,
+                     discovery=not options.no_mqtt_discovery,
+                     warn=lambda message: status.journal.post("mqtt", message=message))
 
 
 def _dashboard(options: argparse.Namespace, status: Status) -> Sink:

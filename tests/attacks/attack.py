@@ -106,13 +106,7 @@ def hear(runtime: Path, bundle: Path, cpu: int = 20, memory: int = 2 << 30) -> H
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    done = subprocess.run(
-        [sys.executable, "-c", HEARS, runtime.name, bundle],
-        cwd=runtime.parent,
-        preexec_fn=limit,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    done = subprocess.run([sys.executable, "-c", HEARS, runtime.name, bundle], cwd=runtime.parent, preexec_fn=limit,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     said = done.stdout.split()
     return Heard(done.returncode, said, 0 if done.returncode else int(said.pop()))

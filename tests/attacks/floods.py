@@ -1,8 +1,8 @@
 """Floods from a process of their own, over loopback alone:  python floods.py KIND PORT SECONDS
 
-dashboard, wyoming     everything that a client can send too much of, from several addresses of 127.0.0.0/8 at once
-describe, talk         a part of the latter
-broker                 an MQTT broker on a free port, which it prints, that says what nobody asked for
+    dashboard, wyoming     everything that a client can send too much of, from several addresses of 127.0.0.0/8 at once
+    describe, talk         a part of the latter
+    broker                 an MQTT broker on a free port, which it prints, that says what nobody asked for
 """
 
 import contextlib

@@ -53,12 +53,9 @@ def custom_function_of_a_known_domain(folder: Path) -> None:
 
 
 def graph_within(folder: Path) -> None:
-    loop = toy.GRAPH.replace(
-        "score = Sigmoid(logit)",
-        """
+    loop = toy.GRAPH.replace("score = Sigmoid(logit)", """
         score = Loop<body = turn (int64 i, bool on, float[1,1] old) => (bool go, float[1,1] new)
-            { go = Identity(on)  new = Sigmoid(old) }>(turns, yes, logit)""",
-    )
+            { go = Identity(on)  new = Sigmoid(old) }>(turns, yes, logit)""")
     loop = loop.replace("int64[1] axis = {1}", "int64[1] axis = {1}, int64 turns = {3}, bool yes = {1}")
     toy.write_bundle(folder, graph=loop)
 
@@ -71,13 +68,10 @@ def score_by(operations: str, constants: str = "") -> str:
 
 def extra(operations: str, constants: str = "") -> str:
     """The toy's graph with other operations; it adds the first value of their result `extra`, float and of one axis."""
-    return score_by(
-        f"""{operations}
+    return score_by(f"""{operations}
         first = Gather(extra, zero)
         low = Add(logit, first)
-        score = Sigmoid(low)""",
-        "int64[1] zero = {0}, int64[1] flat = {-1}" + (constants and ", ") + constants,
-    )
+        score = Sigmoid(low)""", "int64[1] zero = {0}, int64[1] flat = {-1}" + (constants and ", ") + constants)
 
 
 def fused_operator(folder: Path) -> None:
@@ -95,12 +89,9 @@ def other_attribute(folder: Path) -> None:
 
 def lying_index(folder: Path) -> None:
     """Looks up what is not there, as no reader of the file can know: fails at the first step."""
-    toy.write_bundle(
-        folder,
-        graph=score_by("""far = Cast<to = 7>(offset)
+    toy.write_bundle(folder, graph=score_by("""far = Cast<to = 7>(offset)
         found = Gather<axis = 1>(level, far)
-        score = Sigmoid(found)"""),
-    )
+        score = Sigmoid(found)"""))
 
 
 def never_a_number(folder: Path) -> None:
@@ -123,13 +114,10 @@ def two_graphs(folder: Path) -> None:
     put(folder, MODEL, (folder / MODEL).read_bytes() + empty.SerializeToString())
 
 
-SCAN = (
-    "        graph = scan(content)\n        check_sizes(graph, inputs)\n",
-    """        import onnx, types
+SCAN = ("        graph = scan(content)\n        check_sizes(graph, inputs)\n", """        import onnx, types
         props = onnx.load_from_string(content).metadata_props
         graph = types.SimpleNamespace(metadata={p.key: p.value for p in props})
-""",
-)
+""")
 EXTERNAL = [
     SCAN,
     ('    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)\n', ""),
@@ -141,34 +129,21 @@ ATTACKS = {
     "custom operator": Attack(custom_function, "holds functions", [SCAN], fires),
     "custom operator of a known domain": Attack(custom_function_of_a_known_domain, "holds functions", [SCAN], fires),
     "graph within the graph": Attack(graph_within, "holds a graph within the graph", [SCAN]),
-    "operator of onnxruntime's own": Attack(
-        fused_operator,
-        "needs custom operators, of com.microsoft",
-        [
-            ('        raise ScanError(f"needs custom operators', '        if False: raise ScanError(f"needs custom'),
-            ("    if versions != [OPSET]:\n", "    if False:\n"),
-            ('    "Exp": _operator(_same),\n', '    "Exp": _operator(_same),\n    "Gelu": _operator(_same),\n'),
-        ],
-    ),
+    "operator of onnxruntime's own": Attack(fused_operator, "needs custom operators, of com.microsoft", [
+        ("        raise ScanError(f\"needs custom operators", "        if False: raise ScanError(f\"needs custom"),
+        ("    if versions != [OPSET]:\n", "    if False:\n"),
+        ('    "Exp": _operator(_same),\n', '    "Exp": _operator(_same),\n    "Gelu": _operator(_same),\n')]),
     "operator that no export writes": Attack(other_operator, "needs the operator Sin", [SCAN]),
     "attribute that no export writes": Attack(other_attribute, "gives ReduceMean the attribute", [SCAN]),
     "index that lies": Attack(lying_index, "cannot be run", [("        self._try()\n", "")], before_loading=False),
-    "score that is never a number": Attack(
-        never_a_number,
-        "its score of silence is no number",
-        [("        if self.nan_resets:\n            refuse", "        if False:\n            refuse")],
-        before_loading=False,
-    ),
-    "another format": Attack(
-        other_format,
-        "is damaged or no ONNX model",
-        [
-            (SCAN[0], "        import types\n        graph = types.SimpleNamespace(metadata={})\n"),
-            ("        if key not in graph.metadata:\n", "        if False:\n"),
-            ("json.loads(graph.metadata[key])", "manifest[key]"),
-            ('graph.metadata[key] if key == "earshot_version"', 'manifest[key] if key == "earshot_version"'),
-            ('    options.add_session_config_entry("session.load_model_format", "ONNX")\n', ""),
-        ],
-    ),
-    "two graphs": Attack(two_graphs, "holds 2 graphs", [('    if len(model["graph"]) != 1:\n', "    if False:\n")]),
+    "score that is never a number": Attack(never_a_number, "its score of silence is no number", [
+        ("        if self.nan_resets:\n            refuse", "        if False:\n            refuse")],
+        before_loading=False),
+    "another format": Attack(other_format, "is damaged or no ONNX model", [
+        (SCAN[0], "        import types\n        graph = types.SimpleNamespace(metadata={})\n"),
+        ("        if key not in graph.metadata:\n", "        if False:\n"),
+        ('json.loads(graph.metadata[key])', "manifest[key]"),
+        ('graph.metadata[key] if key == "earshot_version"', 'manifest[key] if key == "earshot_version"'),
+        ('    options.add_session_config_entry("session.load_model_format", "ONNX")\n', "")]),
+    "two graphs": Attack(two_graphs, "holds 2 graphs", [("    if len(model[\"graph\"]) != 1:\n", "    if False:\n")]),
 }

@@ -180,11 +180,7 @@ def test_a_million_fields_do_not_hold_it_up(tmp_path):
 def test_listen_tells_it_in_one_line_and_loads_nothing(tmp_path):
     folder = toy.write_bundle(tmp_path / "bundle")
     on_graphs.custom_function(folder)
-    run = subprocess.run(
-        [sys.executable, ROOT / "runtime" / "listen.py", folder, "--wav", folder / "report.md"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+    run = subprocess.run([sys.executable, ROOT / "runtime" / "listen.py", folder, "--wav", folder / "report.md"],
+                         capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 2 and not run.stdout
     assert run.stderr.count("\n") == 1 and "holds functions" in run.stderr

@@ -76,13 +76,8 @@ def test_memory(fed, toy):
 
     assert attack() < 3
     check = "if self._heard[:2] != PUBACK:\n                "
-    assert (
-        attack(
-            (CONNECTION, "AT_ONCE = 4096", "AT_ONCE = 65536"),
-            (CONNECTION, f"{check}raise self._nonsense()\n", f"{check}break\n"),
-        )
-        > 6
-    )
+    assert attack((CONNECTION, "AT_ONCE = 4096", "AT_ONCE = 65536"),
+                  (CONNECTION, f"{check}raise self._nonsense()\n", f"{check}break\n")) > 6
 
 
 def test_a_broker_that_misbehaves_at_once_is_tried_ever_more_seldom(fed, toy):
@@ -96,16 +91,8 @@ def test_a_broker_that_misbehaves_at_once_is_tried_ever_more_seldom(fed, toy):
         return counts[0]
 
     assert attack() <= 3
-    assert (
-        attack(
-            (
-                "runtime/sinks/mqtt.py",
-                "is_steady = lost and time.monotonic() - began > STEADY_SECONDS",
-                "is_steady = lost",
-            )
-        )
-        > 3
-    )
+    assert attack(("runtime/sinks/mqtt.py", "is_steady = lost and time.monotonic() - began > STEADY_SECONDS",
+                   "is_steady = lost")) > 3
 
 
 def passwords(listening: socket.socket, found: "queue.Queue[bytes]") -> None:
@@ -129,16 +116,8 @@ def test_a_changed_password_is_the_password_after_a_reload(fed, toy, tmp_path):
         password = token_file(tmp_path / "password", "first word")
         with socket.create_server(("127.0.0.1", 0)) as listening:
             threading.Thread(target=passwords, args=(listening, found), daemon=True).start()
-            lines = fed(
-                *changes,
-                arguments=(
-                    toy,
-                    "--mqtt",
-                    f"mqtt://kitchen@127.0.0.1:{listening.getsockname()[1]}",
-                    "--mqtt-password-file",
-                    password,
-                ),
-            )
+            lines = fed(*changes, arguments=(toy, "--mqtt", f"mqtt://kitchen@127.0.0.1:{listening.getsockname()[1]}",
+                                             "--mqtt-password-file", password))
             assert b"first word" in found.get(timeout=10)
             token_file(password, "second word")
             assert lines.reload()["event"] == "reloaded"
@@ -151,27 +130,13 @@ def test_a_changed_password_is_the_password_after_a_reload(fed, toy, tmp_path):
                 listening.shutdown(socket.SHUT_RDWR)
 
     assert b"second word" in attack()
-    assert (
-        attack(
-            (
-                "runtime/sinks/opened.py",
-                '("mqtt", "mqtt_password", "no_mqtt_discovery")',
-                '("mqtt", "mqtt_password_file", "no_mqtt_discovery")',
-            )
-        )
-        == b""
-    )
+    assert attack(("runtime/sinks/opened.py", '("mqtt", "mqtt_password", "no_mqtt_discovery")',
+                   '("mqtt", "mqtt_password_file", "no_mqtt_discovery")')) == b""
 
 
-@pytest.mark.parametrize(
-    ("url", "is_told"),
-    [
-        ("mqtt://kitchen@127.0.0.1:1", False),
-        ("mqtt://kitchen@localhost:1", False),
-        ("mqtts://kitchen@192.0.2.1:1", False),
-        ("mqtt://kitchen@192.0.2.1:1", True),
-    ],
-)
+@pytest.mark.parametrize(("url", "is_told"), [
+    ("mqtt://kitchen@127.0.0.1:1", False), ("mqtt://kitchen@localhost:1", False),
+    ("mqtts://kitchen@192.0.2.1:1", False), ("mqtt://kitchen@192.0.2.1:1", True)])
 def test_a_password_that_everybody_could_read_is_told(url, is_told):
     told: list[str] = []
     one = Publisher(url, password="secret word", warn=told.append)

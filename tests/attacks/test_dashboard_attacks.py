@@ -89,11 +89,8 @@ def peak(page: Page, act) -> float:
 LARGE = ("runtime/sinks/dashboard/http_request.py", "LARGEST_HEAD = 16 << 10", "LARGEST_HEAD = 1 << 30")
 
 
-@pytest.mark.parametrize(
-    ("begin", "chunk"),
-    [(GET + b"X: ", b"\r" * 60_000), (b"GET /", b"a" * 60_000)],
-    ids=["bare carriage returns", "request line"],
-)
+@pytest.mark.parametrize(("begin", "chunk"), [(GET + b"X: ", b"\r" * 60_000), (b"GET /", b"a" * 60_000)],
+                         ids=["bare carriage returns", "request line"])
 def test_headers_without_end(page, begin, chunk):
     def attack(target: Page) -> None:
         with connected(target, 4, say=begin) as sockets:
@@ -118,11 +115,8 @@ def test_the_answer_to_headers_without_end(page):
 # Connections
 
 ANY = [(SERVER, "MOST = 48", "MOST = 10**6"), (SERVER, "MOST_OF_ONE = 16", "MOST_OF_ONE = 10**6")]
-NO_ROOM = (
-    SERVER,
-    "            self._make_room(connection.client)\n",
-    "            if len(self._connections) >= 16:\n                own.close()\n                continue\n",
-)
+NO_ROOM = (SERVER, "            self._make_room(connection.client)\n",
+           "            if len(self._connections) >= 16:\n                own.close()\n                continue\n")
 
 
 def test_connections_that_say_nothing(page):
@@ -160,17 +154,9 @@ def test_the_others_places_are_theirs(page):
         return False
 
     assert attack(page())
-    assert not attack(
-        page(
-            (SERVER, "MOST_OF_ONE = 16", "MOST_OF_ONE = 10**6"),
-            (SERVER, "MOST = 48", "MOST = 16"),
-            (
-                SERVER,
-                "            client = max(counts, key=counts.__getitem__)\n",
-                "            client = next(iter(self._connections)).client\n",
-            ),
-        )
-    )
+    assert not attack(page((SERVER, "MOST_OF_ONE = 16", "MOST_OF_ONE = 10**6"), (SERVER, "MOST = 48", "MOST = 16"), (
+        SERVER, "            client = max(counts, key=counts.__getitem__)\n",
+        "            client = next(iter(self._connections)).client\n")))
 
 
 def test_without_descriptors_the_processor_is_left_to_the_audio(page):
@@ -206,8 +192,7 @@ def test_wrong_tokens(page, tmp_path):
 
     def attack(target: Page) -> list[int]:
         return [target.ask(path=f"/?token={number}")[0] for number in range(10)] + [
-            target.ask(Authorization=f"Bearer {number}")[0] for number in range(10)
-        ]
+            target.ask(Authorization=f"Bearer {number}")[0] for number in range(10)]
 
     real = page(arguments=("--dashboard-token-file", token))
     cookie = real.ask(path=f"/?token={TOKEN}")[1]["Set-Cookie"].split(";")[0]
@@ -217,10 +202,8 @@ def test_wrong_tokens(page, tmp_path):
     assert real.ask(path=f"/?token={TOKEN}")[0] == 429 and real.ask(Cookie=cookie)[0] == 200
     time.sleep(1.1)
     assert real.ask(path=f"/?token={TOKEN}")[0] == 303
-    weak = page(
-        ("runtime/sinks/dashboard/page.py", "WRONG_TOKENS = 5", "WRONG_TOKENS = 10**6"),
-        arguments=("--dashboard-token-file", token),
-    )
+    weak = page(("runtime/sinks/dashboard/page.py", "WRONG_TOKENS = 5", "WRONG_TOKENS = 10**6"),
+                arguments=("--dashboard-token-file", token))
     assert attack(weak) == [401] * 20
 
 
@@ -242,16 +225,12 @@ def test_a_changed_token_is_the_token_after_a_reload(page, tmp_path):
         cookie = target.ask(path=f"/?token={TOKEN}")[1]["Set-Cookie"].split(";")[0]
         token_file(token, "another-0123456789-secret")
         target.reload()
-        return (
-            target.ask(Authorization=f"Bearer {TOKEN}")[0],
-            target.ask(Cookie=cookie)[0],
-            target.ask(Authorization="Bearer another-0123456789-secret")[0],
-        )
+        return (target.ask(Authorization=f"Bearer {TOKEN}")[0], target.ask(Cookie=cookie)[0],
+                target.ask(Authorization="Bearer another-0123456789-secret")[0])
 
     assert attack(page(arguments=("--dashboard-token-file", token))) == (401, 401, 200)
     token_file(token)
-    weak = page(
-        ("runtime/sinks/opened.py", '("dashboard", "dashboard_token")', '("dashboard", "dashboard_token_file")'),
-        arguments=("--dashboard-token-file", token),
-    )
+    weak = page(("runtime/sinks/opened.py", '("dashboard", "dashboard_token")',
+                 '("dashboard", "dashboard_token_file")'),
+                arguments=("--dashboard-token-file", token))
     assert attack(weak) == (200, 200, 401)

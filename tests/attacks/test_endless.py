@@ -29,37 +29,22 @@ def products(count: int, a: str, b: str) -> str:
 
 def when_loaded(folder: Path) -> None:
     """Constants alone: onnxruntime computes them when it loads the model."""
-    toy.write_bundle(
-        folder,
-        extra(
-            f"""whole = Range(no, many, step)
+    toy.write_bundle(folder, extra(f"""whole = Range(no, many, step)
         row = Cast<to = 1>(whole)
         column = Unsqueeze(row, axis)
         both = Mul(row, column)
-        {products(120, "both", "both")}""",
-            INTEGERS,
-        ),
-    )
+        {products(120, "both", "both")}""", INTEGERS))
 
 
 def at_every_step(folder: Path) -> None:
-    toy.write_bundle(
-        folder,
-        extra(
-            f"""column = Reshape(audio, sides)
+    toy.write_bundle(folder, extra(f"""column = Reshape(audio, sides)
         both = MatMul(column, audio)
-        {products(500, "both", "both")}""",
-            "int64[2] sides = {-1, 1}",
-        ),
-    )
+        {products(500, "both", "both")}""", "int64[2] sides = {-1, 1}"))
 
 
 def at_a_loud_sound(folder: Path) -> None:
     """A matrix as large as the sound is loud."""
-    toy.write_bundle(
-        folder,
-        extra(
-            f"""loud = Mul(energy, thousand)
+    toy.write_bundle(folder, extra(f"""loud = Mul(energy, thousand)
         level_0 = Reshape(loud, flat)
         level_1 = Gather(level_0, no)
         size = Cast<to = 7>(level_1)
@@ -68,27 +53,18 @@ def at_a_loud_sound(folder: Path) -> None:
         row = Cast<to = 1>(whole)
         column = Unsqueeze(row, axis)
         both = Mul(row, column)
-        {products(500, "both", "both")}""",
-            INTEGERS + ", float[1] thousand = {2000.0}",
-        ),
-    )
+        {products(500, "both", "both")}""", INTEGERS + ", float[1] thousand = {2000.0}"))
 
 
 def divided(operator: str) -> Callable[[Path], None]:
     """By -1, which the lowest of all whole numbers cannot be; a float beyond them becomes that."""
 
     def build(folder: Path) -> None:
-        toy.write_bundle(
-            folder,
-            extra(
-                f"""beyond = Mul(energy, huge)
+        toy.write_bundle(folder, extra(f"""beyond = Mul(energy, huge)
             lowest = Cast<to = 7>(beyond)
             whole = {operator}(lowest, minus)
             float = Cast<to = 1>(whole)
-            extra = Reshape(float, flat)""",
-                "float[1] huge = {1.0e30}, int64[1] minus = {-1}",
-            ),
-        )
+            extra = Reshape(float, flat)""", "float[1] huge = {1.0e30}, int64[1] minus = {-1}"))
 
     return build
 

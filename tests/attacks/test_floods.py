@@ -1,6 +1,6 @@
 """Everything at once: floods against dashboard and Wyoming server, and a hostile broker, while a recording plays on.
 
-.venv/bin/python -m pytest tests/attacks/test_floods.py -m slow -s      # ten minutes; prints what was measured
+    .venv/bin/python -m pytest tests/attacks/test_floods.py -m slow -s      # ten minutes; prints what was measured
 """
 
 import contextlib
@@ -56,11 +56,8 @@ def tones(_: Path) -> np.ndarray:
 def expected(bundle: Path, hops: list[np.ndarray]) -> Found:
     engine = Engine(bundle)
     detector = Detector(engine.thresholds, engine.refractory_hops)
-    return [
-        (engine.keywords[keyword], round((number + 1) * HOP_SECONDS, 3))
-        for number, hop in enumerate(hops)
-        for keyword in detector.step(engine.step((hop / np.float32(32768)).astype(np.float32)))
-    ]
+    return [(engine.keywords[keyword], round((number + 1) * HOP_SECONDS, 3)) for number, hop in enumerate(hops)
+            for keyword in detector.step(engine.step((hop / np.float32(32768)).astype(np.float32)))]
 
 
 @contextlib.contextmanager
@@ -165,9 +162,8 @@ class Viewer:
 
 def flooding(kind: str, port: int, seconds: float) -> subprocess.Popen:
     """As nice as on a machine of its own: who attacks over a network takes nothing of our processor."""
-    return subprocess.Popen(
-        ["nice", "-n", "19", sys.executable, FLOODS, kind, str(port), str(seconds)], stdout=subprocess.PIPE
-    )
+    return subprocess.Popen(["nice", "-n", "19", sys.executable, FLOODS, kind, str(port), str(seconds)],
+                            stdout=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("seconds", [8, pytest.param(600, marks=pytest.mark.slow)])
@@ -175,17 +171,9 @@ def test_all_at_once(listen, tmp_path, request, seconds):
     is_long = seconds > 60
     bundle = request.getfixturevalue("shipped") if is_long else write_bundle(tmp_path / "bundle")
     broker = flooding("broker", 0, seconds + 2 * QUIET_SECONDS)
-    listener = listen(
-        bundle,
-        "--stdin",
-        "--dashboard",
-        "127.0.0.1:0",
-        "--dashboard-token-file",
-        token_file(tmp_path / "token"),
-        "--mqtt",
-        f"mqtt://127.0.0.1:{int(broker.stdout.readline())}",
-        stdin=subprocess.PIPE,
-    )
+    listener = listen(bundle, "--stdin", "--dashboard", "127.0.0.1:0", "--dashboard-token-file",
+                      token_file(tmp_path / "token"), "--mqtt", f"mqtt://127.0.0.1:{int(broker.stdout.readline())}",
+                      stdin=subprocess.PIPE)
     port = next(told["port"] for line in listener.stdout if (told := json.loads(line))["event"] == "dashboard")
     server = WakeServer(tmp_path / "log", "--bundle", bundle)
     pids = {"listener": listener.pid, "Wyoming server": server.process.pid}
@@ -214,12 +202,10 @@ def test_all_at_once(listen, tmp_path, request, seconds):
     finally:
         broker.kill()
         server.end()
-    print(
-        f"\n{seconds} s: connections {opened}, to the broker {broker.stdout.read().decode().strip()}\n{events}\n"
-        f"memory before {before}, at most {most}\nprocessor before {busy}, at it {at_it}, after {after}\n"
-        f"detections {len(player.found)}, told within {max(player.late):.2f} s\n"
-        f"dashboard answered {viewer.answers} times, within {viewer.slowest:.2f} s"
-    )
+    print(f"\n{seconds} s: connections {opened}, to the broker {broker.stdout.read().decode().strip()}\n{events}\n"
+          f"memory before {before}, at most {most}\nprocessor before {busy}, at it {at_it}, after {after}\n"
+          f"detections {len(player.found)}, told within {max(player.late):.2f} s\n"
+          f"dashboard answered {viewer.answers} times, within {viewer.slowest:.2f} s")
     wanted = expected(bundle, player.fed)
     assert len(wanted) >= (3 if is_long else 1) * (len(player.fed) // len(loop))  # every keyword that was said
     assert player.found == wanted and talk.found == wanted

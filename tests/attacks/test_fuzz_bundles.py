@@ -18,50 +18,16 @@ from runtime.bundle.onnx_scan import FIELDS, REFUSED, ScanError, scan
 from runtime.errors import BundleError
 
 MODEL = "model.int8.onnx"
-ODD = st.sampled_from(
-    [
-        None,
-        True,
-        False,
-        0,
-        1,
-        -1,
-        2,
-        12,
-        1280,
-        16000,
-        16000.0,
-        1e400,
-        float("nan"),
-        10**400,
-        2**63,
-        0.5,
-        "",
-        "1",
-        "loud",
-        "model.onnx",
-        MODEL,
-        "../x",
-        "a\0b",
-        "\ud800",
-        [],
-        {},
-        [[]],
-        [0.5],
-        [None],
-        ["loud"],
-        [1, 240],
-        {"a": 1},
-    ]
-)
+ODD = st.sampled_from([
+    None, True, False, 0, 1, -1, 2, 12, 1280, 16000, 16000.0, 1e400, float("nan"), 10**400, 2**63, 0.5, "", "1", "loud",
+    "model.onnx", MODEL, "../x", "a\0b", "\ud800", [], {}, [[]], [0.5], [None], ["loud"], [1, 240], {"a": 1},
+])
 JSON = st.recursive(
     ODD | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-    max_leaves=5,
-)
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=5)
 PIECES = st.binary(max_size=4) | st.sampled_from(
-    [b"\xff" * 9 + b"\x01", b"\x80" * 9, b"\x00", b"\x7f", b"\xff", b"\x62\x00", b"\x6a\x02\x0a\x00", b'"', b"[", b"{"]
-)
+    [b"\xff" * 9 + b"\x01", b"\x80" * 9, b"\x00", b"\x7f", b"\xff", b"\x62\x00", b"\x6a\x02\x0a\x00",
+     b'"', b"[", b"{"])
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -132,11 +98,8 @@ def test_fuzzed_bundles(good, batch, inputs):
                     manifest = put(manifest, path, draw(JSON))
                 except (TypeError, KeyError, IndexError):  # went with an earlier change
                     continue
-        write(
-            good,
-            damage(draw, text) if kind == "text" else manifest,
-            damage(draw, model) if kind in ("model", "both") else model,
-        )
+        write(good, damage(draw, text) if kind == "text" else manifest,
+              damage(draw, model) if kind in ("model", "both") else model)
         outcomes.add("taken" if load(good) else "refused")
 
     try:
@@ -160,15 +123,8 @@ def test_fuzzed_models(good, batch, inputs):
 
 
 def test_fields_are_those_of_the_format():
-    messages = {
-        "model": "ModelProto",
-        "opset": "OperatorSetIdProto",
-        "entry": "StringStringEntryProto",
-        "graph": "GraphProto",
-        "node": "NodeProto",
-        "attribute": "AttributeProto",
-        "tensor": "TensorProto",
-    }
+    messages = {"model": "ModelProto", "opset": "OperatorSetIdProto", "entry": "StringStringEntryProto",
+                "graph": "GraphProto", "node": "NodeProto", "attribute": "AttributeProto", "tensor": "TensorProto"}
     assert set(FIELDS) == set(messages)
     for kind, fields in FIELDS.items():
         known = getattr(onnx, messages[kind]).DESCRIPTOR.fields_by_number

@@ -25,17 +25,10 @@ LOUD = (32767 * np.sign(np.sin(np.arange(16_000)))).astype("<i2").tobytes()
 
 def fails_when_loud(folder: Path) -> None:
     """Looks up what is not there, when it is louder than the trial's sounds are."""
-    toy.write_bundle(
-        folder,
-        extra(
-            """far = Mul(energy, more)
+    toy.write_bundle(folder, extra("""far = Mul(energy, more)
         place = Cast<to = 7>(far)
         found = Gather<axis = 1>(level, place)
-        extra = Reshape(found, flat)""",
-            "float[1] more = {1.5}",
-        ),
-        keywords=["other"],
-    )
+        extra = Reshape(found, flat)""", "float[1] more = {1.5}"), keywords=["other"])
 
 
 @pytest.fixture
@@ -77,22 +70,15 @@ def test_a_step_that_is_too_slow_disables_its_bundle(tmp_path, weak_copy):
     assert "its step takes longer than its audio lasts" in lines[0]["reason"] and "no other bundle is left" in said
 
     began = time.monotonic()
-    code, lines, _ = heard(
-        weak_copy(PACE, ("        if self._late == MOST_LATE:\n", "        if False:\n")),
-        tmp_path / "slow",
-        audio=SILENCE[:8000],
-    )
+    code, lines, _ = heard(weak_copy(PACE, ("        if self._late == MOST_LATE:\n", "        if False:\n")),
+                           tmp_path / "slow", audio=SILENCE[:8000])
     assert code == 0 and not lines and time.monotonic() - began > 0.25  # for a quarter of a second of audio
 
 
 def test_without_a_second_python_it_says_that_nothing_was_tried(good):
     bare = "import runpy, sys; sys.executable = ''; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    done = subprocess.run(
-        [sys.executable, "-c", bare, ROOT / "runtime" / "listen.py", good, "--stdin"],
-        input=SILENCE + LOUD,
-        capture_output=True,
-        timeout=60,
-    )
+    done = subprocess.run([sys.executable, "-c", bare, ROOT / "runtime" / "listen.py", good, "--stdin"],
+                          input=SILENCE + LOUD, capture_output=True, timeout=60)
     assert [line.get("event") for line in without_over(done.stdout)] == ["untried", None]
     assert done.returncode == 0 and not done.stderr
 
@@ -101,14 +87,10 @@ STARTED = "            self._reader.start()\n"
 WAITED_FOR = (STARTED, STARTED + "            self._reader.join()\n")
 
 
-@pytest.mark.parametrize(
-    ("out", "order"),
-    [
-        ([], ["loud", "loud", "reload_failed"]),
-        ([WAITED_FOR], ["loud", "reload_failed", "loud"]),
-    ],
-    ids=["in a thread", "waited for"],
-)
+@pytest.mark.parametrize(("out", "order"), [
+    ([], ["loud", "loud", "reload_failed"]),
+    ([WAITED_FOR], ["loud", "reload_failed", "loud"]),
+], ids=["in a thread", "waited for"])
 def test_audio_goes_on_while_a_bundle_is_tried_again(good, weak_copy, out, order):
     """A bundle that never ends comes into the place of the good one; its trial takes a second."""
     command = [sys.executable, weak_copy(QUICK, *SIZES, *out) / "listen.py", good, "--stdin"]

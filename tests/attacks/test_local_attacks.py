@@ -66,19 +66,12 @@ def test_a_pipe_in_the_place_of_the_configuration(listen, toy, tmp_path, program
     assert not attack(program(("runtime/files.py", 'getattr(os, "O_NONBLOCK", 0)', "0")))
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("silence" + ".a" * 5000 + " = 1", "nested deeper than 8 levels"),
-        ("threshold" + ".a" * 5000 + " = 1", "nested deeper than 8 levels"),
-        ("a = " + "[" * 5000 + "]" * 5000, "not TOML"),
-        ("a = " + "{a = " * 3000, "not TOML"),
-        ("a = 1\n" * 20_000, "larger than 16384 bytes"),
-        ("exec = 0x" + "f" * 5000, "exec must be"),
-        ("silence = 0x" + "f" * 5000, "silence must be"),
-        ("device = 0x" + "f" * 5000, "device must be"),
-    ],
-)
+@pytest.mark.parametrize(("text", "problem"), [
+    ("silence" + ".a" * 5000 + " = 1", "nested deeper than 8 levels"),
+    ("threshold" + ".a" * 5000 + " = 1", "nested deeper than 8 levels"),
+    ("a = " + "[" * 5000 + "]" * 5000, "not TOML"), ("a = " + "{a = " * 3000, "not TOML"),
+    ("a = 1\n" * 20_000, "larger than 16384 bytes"), ("exec = 0x" + "f" * 5000, "exec must be"),
+    ("silence = 0x" + "f" * 5000, "silence must be"), ("device = 0x" + "f" * 5000, "device must be")])
 def test_toml_that_no_person_writes(tmp_path, text, problem):
     (tmp_path / "earshot.toml").write_text(text)
     with pytest.raises(OptionsError, match=problem) as caught:
@@ -99,18 +92,8 @@ def test_a_configuration_that_is_none(path):
         parse(["x", "--config", path])
 
 
-@pytest.mark.parametrize(
-    "token",
-    [
-        "a" * 40,
-        "1234567890123456",
-        "0123456789abcdef",
-        "passwordpassword",
-        "abcdabcdabcdabcd",
-        "1111222233334444",
-        "short-secret",
-    ],
-)
+@pytest.mark.parametrize("token", ["a" * 40, "1234567890123456", "0123456789abcdef", "passwordpassword",
+                                   "abcdabcdabcdabcd", "1111222233334444", "short-secret"])
 def test_tokens_that_can_be_guessed(tmp_path, token, monkeypatch):
     options = parse(["x", "--dashboard", "1", "--dashboard-token-file", str(token_file(tmp_path / "token", token))])
     with pytest.raises(OptionsError, match="can be guessed: write another one there"):
@@ -162,9 +145,8 @@ def test_what_a_command_leaves_in_a_session_of_its_own(listen, toy, tmp_path, pr
     def attack(script: Path) -> bool:
         """Whether it outlives the command."""
         (tmp_path / "number").unlink(missing_ok=True)
-        lines = Lines(
-            listen(toy, "--stdin", "--exec", hook, "--exec-timeout", "1.5", script=script, stdin=subprocess.PIPE)
-        )
+        lines = Lines(listen(toy, "--stdin", "--exec", hook, "--exec-timeout", "1.5", script=script,
+                             stdin=subprocess.PIPE))
         lines.feed(LOUD, QUIET)
         lines.until(10, keyword="loud")
         assert eventually((tmp_path / "number").exists)
@@ -175,9 +157,8 @@ def test_what_a_command_leaves_in_a_session_of_its_own(listen, toy, tmp_path, pr
 
     assert not attack(program())
     if kind == "ends":
-        weak = program(
-            ("runtime/sinks/hook.py", "        self._clear_away()\n        if end == 0", "        if end == 0")
-        )
+        weak = program(("runtime/sinks/hook.py",
+                        "        self._clear_away()\n        if end == 0", "        if end == 0"))
         assert attack(weak)
 
 
@@ -223,17 +204,8 @@ def test_a_keyword_in_chinese_where_the_locale_has_ascii_alone(listen, tmp_path,
 
     def attack(script: Path) -> dict[str, int] | None:
         """The events, or None when it fell over."""
-        process = listen(
-            bundle,
-            "--stdin",
-            "--exec",
-            hook,
-            "--save-on-detect",
-            tmp_path / "clips",
-            script=script,
-            stdin=subprocess.PIPE,
-            env=os.environ | ASCII,
-        )
+        process = listen(bundle, "--stdin", "--exec", hook, "--save-on-detect", tmp_path / "clips", script=script,
+                         stdin=subprocess.PIPE, env=os.environ | ASCII)
         out, err = process.communicate(LOUD + QUIET, timeout=20)
         if b"Traceback" in err:
             return None
@@ -264,18 +236,13 @@ def test_a_meter_that_nobody_reads(toy, program, how):
         """Whether it goes on, and its lines on standard output are its own."""
         command = [sys.executable, str(script), str(toy), "--stdin", "--meter"]
         closing = ["sh", "-c", 'exec "$@" 2>&-', "sh"] if how == "closed" else []
-        process = subprocess.Popen(
-            [*closing, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        process = subprocess.Popen([*closing, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
         process.stderr.close()
         out, _ = process.communicate(SILENCE * 30 + LOUD + QUIET, timeout=20)
         return process.returncode == 0 and [line["keyword"] for line in without_over(out)] == ["loud"]
 
     assert attack(program())
-    assert not attack(
-        program(
-            ("runtime/listen.py", "    open_standard_streams()\n", "")
-            if how == "closed"
-            else ("runtime/journal.py", "    except OSError:", "    except ZeroDivisionError:")
-        )
-    )
+    assert not attack(program(
+        ("runtime/listen.py", "    open_standard_streams()\n", "") if how == "closed" else
+        ("runtime/journal.py", "    except OSError:", "    except ZeroDivisionError:")))

@@ -43,10 +43,8 @@ def test_a_lock_has_a_version_and_hashes_of_each_and_names_no_registry(lock):
     assert not re.search(r"https?:|index-url|find-links|file:", (ROOT / lock).read_text())
 
 
-@pytest.mark.parametrize(
-    ("requirements", "lock"),
-    [("requirements.txt", "requirements.lock"), ("runtime/requirements.txt", "runtime/requirements.lock")],
-)
+@pytest.mark.parametrize(("requirements", "lock"), [
+    ("requirements.txt", "requirements.lock"), ("runtime/requirements.txt", "runtime/requirements.lock")])
 def test_a_lock_is_what_the_requirements_ask_for(requirements, lock):
     found = locked(lock)
     lines = (line.split("#")[0].strip() for line in (ROOT / requirements).read_text().splitlines())
@@ -70,15 +68,10 @@ def wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> str:
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-{version}-py3-none-any.whl"
     info = f"{name}-{version}.dist-info"
-    files = {
-        **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    sums = [
-        (one, base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("="))
-        for one, text in files.items()
-    ]
+    files = {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+             f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    sums = [(one, base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("="))
+            for one, text in files.items()]
     files[f"{info}/RECORD"] = "".join(f"{one},sha256={digest},\n" for one, digest in sums)
     with zipfile.ZipFile(path, "w") as file:
         for one, text in files.items():
@@ -119,15 +112,9 @@ def test_what_renews_the_locks_was_locked_too(registry, tmp_path):
     """It sees whatever the registry has, and writes down what is installed from then on."""
     mark = tmp_path / "evil uv"
     lock = wheel(registry, "uv", "1.0", {"uv.py": "good"})
-    wheel(
-        registry,
-        "uv",
-        "1.0",
-        {
-            "uv.py": f"def main():\n    open({str(mark)!r}, 'w')\n",
-            "uv-1.0.dist-info/entry_points.txt": "[console_scripts]\nuv = uv:main\n",
-        },
-    )
+    wheel(registry, "uv", "1.0", {
+        "uv.py": f"def main():\n    open({str(mark)!r}, 'w')\n",
+        "uv-1.0.dist-info/entry_points.txt": "[console_scripts]\nuv = uv:main\n"})
     (tmp_path / "make.lock").write_text(lock)
     makefile, mend = (ROOT / "Makefile").read_text(), "--quiet --require-hashes --requirement make.lock"
     assert makefile.count(mend) == 1
@@ -210,8 +197,7 @@ def test_what_builds_a_source_distribution_was_locked_too(registry, desk):
         lock = wheel(registry, "setuptools", version, {"setuptools/build_meta.py": builder})
     (desk.folder / "pico-1.0").mkdir()
     (desk.folder / "pico-1.0/pyproject.toml").write_text(
-        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
-    )
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n')
     with tarfile.open(registry / "pico-1.0.tar.gz", "w:gz") as archive:
         archive.add(desk.folder / "pico-1.0", "pico-1.0")
     lock += entry(registry / "pico-1.0.tar.gz", "pico", "1.0")

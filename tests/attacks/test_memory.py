@@ -42,51 +42,33 @@ def sparse_constant(folder: Path) -> None:
 def texts(folder: Path) -> None:
     """A kilobyte, doubled 16 times."""
     doubled = "\n".join(f"t{n + 1} = StringConcat(t{n}, t{n})" for n in range(16))
-    graph = extra(
-        f"{doubled}\n same = Equal(t16, t16)\n extra = Cast<to = 1>(same)", 'string[1] t0 = {"' + 1024 * "x" + '"}'
-    )
+    graph = extra(f"{doubled}\n same = Equal(t16, t16)\n extra = Cast<to = 1>(same)",
+                  'string[1] t0 = {"' + 1024 * "x" + '"}')
     toy.write_bundle(folder, graph.replace('["": 18]', '["": 20]'))
 
 
 def places(folder: Path) -> None:
     """NonZero collects them on the heap, wherever its result goes."""
-    toy.write_bundle(
-        folder,
-        extra(
-            """ones = Exp(tail)
+    toy.write_bundle(folder, extra("""ones = Exp(tail)
         row = Cast<to = 2>(ones)
         all = Expand(row, shape)
         at = NonZero(all)
-        extra = Cast<to = 1>(at)""",
-            "int64[2] shape = {20000, 1}",
-        ),
-    )
+        extra = Cast<to = 1>(at)""", "int64[2] shape = {20000, 1}"))
 
 
 def whole_numbers(folder: Path) -> None:
     """A range is computed when the model is loaded, where the arena's limit does not hold."""
-    toy.write_bundle(
-        folder,
-        extra(
-            "all = Range(no, many, step)\n extra = Cast<to = 1>(all)",
-            "int64 no = {0}, int64 many = {20000000}, int64 step = {1}",
-        ),
-    )
+    toy.write_bundle(folder, extra("all = Range(no, many, step)\n extra = Cast<to = 1>(all)",
+                                   "int64 no = {0}, int64 many = {20000000}, int64 step = {1}"))
 
 
 def square(folder: Path) -> None:
     """So is the product of a row and a column."""
-    toy.write_bundle(
-        folder,
-        extra(
-            """row = Range(no, many, step)
+    toy.write_bundle(folder, extra("""row = Range(no, many, step)
         column = Unsqueeze(row, axis)
         both = Mul(row, column)
         all = Reshape(both, flat)
-        extra = Cast<to = 1>(all)""",
-            "int64 no = {0}, int64 many = {4000}, int64 step = {1}",
-        ),
-    )
+        extra = Cast<to = 1>(all)""", "int64 no = {0}, int64 many = {4000}, int64 step = {1}"))
 
 
 def doubled(folder: Path) -> None:
@@ -95,28 +77,16 @@ def doubled(folder: Path) -> None:
 
 
 def product_of_a_hop(folder: Path) -> None:
-    toy.write_bundle(
-        folder,
-        extra(
-            """wide = Concat<axis = 1>(audio, audio, audio, audio, audio, audio, audio, audio)
+    toy.write_bundle(folder, extra("""wide = Concat<axis = 1>(audio, audio, audio, audio, audio, audio, audio, audio)
         tall = Reshape(wide, column)
         both = MatMul(tall, wide)
-        extra = Reshape(both, flat)""",
-            "int64[2] column = {-1, 1}",
-        ),
-    )
+        extra = Reshape(both, flat)""", "int64[2] column = {-1, 1}"))
 
 
 def padded(folder: Path) -> None:
-    toy.write_bundle(
-        folder,
-        extra(
-            """image = Reshape(audio, sides)
+    toy.write_bundle(folder, extra("""image = Reshape(audio, sides)
         all = Conv<pads = [2000, 2000, 2000, 2000]>(image, kernel)
-        extra = Reshape(all, flat)""",
-            "int64[4] sides = {1, 1, 32, 40}, float[1,1,1,1] kernel = {1}",
-        ),
-    )
+        extra = Reshape(all, flat)""", "int64[4] sides = {1, 1, 32, 40}, float[1,1,1,1] kernel = {1}"))
 
 
 def scratch(folder: Path) -> None:
@@ -125,35 +95,24 @@ def scratch(folder: Path) -> None:
 
 
 def around(pad: int) -> str:
-    return extra(
-        f"""image = Reshape(audio, sides)
+    return extra(f"""image = Reshape(audio, sides)
         all = Conv<pads = [{pad}, {pad}, {pad}, {pad}]>(image, kernel)
         mean = ReduceMean(all, axes)
         extra = Reshape(mean, flat)""",
-        "int64[4] sides = {1, 1, 32, 40}, float[1,1,1,1] kernel = {1}, int64[4] axes = {0, 1, 2, 3}",
-    )
+        "int64[4] sides = {1, 1, 32, 40}, float[1,1,1,1] kernel = {1}, int64[4] axes = {0, 1, 2, 3}")
 
 
 def shape_of_many_axes(folder: Path) -> None:
     """A shape is copied to the heap, whatever its length."""
-    toy.write_bundle(
-        folder,
-        extra(
-            """shape = Range(no, many, step)
+    toy.write_bundle(folder, extra("""shape = Range(no, many, step)
         all = Reshape(gain, shape)
-        extra = Reshape(all, flat)""",
-            "int64 no = {0}, int64 many = {5000000}, int64 step = {1}",
-        ),
-    )
+        extra = Reshape(all, flat)""", "int64 no = {0}, int64 many = {5000000}, int64 step = {1}"))
 
 
 def parts(folder: Path) -> None:
     """A list of how long each is, of two gigabytes, before anybody counts the outputs."""
-    toy.write_bundle(
-        folder,
-        extra("""line = Reshape(audio, flat)
-        extra, other = Split<axis = 0, num_outputs = 100000000>(line)"""),
-    )
+    toy.write_bundle(folder, extra("""line = Reshape(audio, flat)
+        extra, other = Split<axis = 0, num_outputs = 100000000>(line)"""))
 
 
 def states(folder: Path) -> None:
@@ -177,9 +136,8 @@ ATTACKS = {
     "padded": Attack(padded, TOO_LARGE, [*SIZES, ARENA]),
     "scratch": Attack(scratch, "cannot be run", [ARENA], before_loading=False),
     "shape of many axes": Attack(shape_of_many_axes, TOO_LARGE, [SCAN]),
-    "parts": Attack(
-        parts, "has a Split that makes no sense", [(' or node.attributes.get("num_outputs", parts) != parts', "")]
-    ),
+    "parts": Attack(parts, "has a Split that makes no sense", [
+        (' or node.attributes.get("num_outputs", parts) != parts', "")]),
     "states": Attack(states, TOO_LARGE, SIZES),
 }
 

@@ -33,21 +33,14 @@ def too_slow(folder: Path) -> None:
     """Work that is allowed, in a hop of a quarter of a millisecond."""
     graph = toy.GRAPH.replace("1280", "4").replace("240", "4").replace("1040", "0")
     chain = "\n".join(f"m{n + 1} = MatMul(m{n}, many)" for n in range(55))
-    graph = graph.replace(
-        "score = Sigmoid(logit)",
-        f"m0 = MatMul(audio, first)\n {chain}\n none = Mul(m55, no)\n"
-        "sum_none = ReduceMean(none, axis)\n low = Add(logit, sum_none)\n score = Sigmoid(low)",
-    )
+    graph = graph.replace("score = Sigmoid(logit)", f"m0 = MatMul(audio, first)\n {chain}\n none = Mul(m55, no)\n"
+                          "sum_none = ReduceMean(none, axis)\n low = Add(logit, sum_none)\n score = Sigmoid(low)")
     graph = graph.replace("float[1] half", "float[1] no = {0.0}, float[1] half")
     tail = {"name": "tail", "shape": [1, 4]}
     toy.write_bundle(folder, graph, hop_samples=4, states=[toy.MANIFEST["states"][0], tail])
     weights = {"first": np.ones((4, 640), np.float32), "many": np.full((640, 640), 1 / 640, np.float32)}
-    change_model(
-        folder,
-        lambda model: model.graph.initializer.extend(
-            onnx.numpy_helper.from_array(array, name) for name, array in weights.items()
-        ),
-    )
+    change_model(folder, lambda model: model.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array, name) for name, array in weights.items()))
 
 
 @pytest.fixture
@@ -82,16 +75,12 @@ def test_what_is_no_bundle(folder):
         Engine(folder, sha256=trial.try_out(folder))
 
 
-@pytest.mark.parametrize(
-    ("build", "out", "refusal"),
-    [
-        (at_every_step, SIZES, "its trial took more than 1 s"),
-        (divided("Div"), [DIVISION], f"its trial ended with code -{signal.SIGFPE.value}"),
-        (sparse_weights, [SCAN], "cannot load it"),
-        (too_slow, [], "longer than its audio lasts"),
-    ],
-    ids=["endless", "divided", "memory", "slow"],
-)
+@pytest.mark.parametrize(("build", "out", "refusal"), [
+    (at_every_step, SIZES, "its trial took more than 1 s"),
+    (divided("Div"), [DIVISION], f"its trial ended with code -{signal.SIGFPE.value}"),
+    (sparse_weights, [SCAN], "cannot load it"),
+    (too_slow, [], "longer than its audio lasts"),
+], ids=["endless", "divided", "memory", "slow"])
 def test_what_the_scan_did_not_find(tmp_path, weak_trial, build, out, refusal):
     build(tmp_path / "bundle")
     weak = weak_trial(*out)
@@ -116,10 +105,8 @@ SPIES = {
     "reads": ("        refuse('secret', open({0!r}).read(), '')\n", BECOME),
     "writes": ("        open({0!r}, 'w').close()\n", BECOME),
     "starts others": ("        os._exit(os.fork() and 2)\n", "    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"),
-    "speaks to the terminal": (
-        "        refuse('session', str(os.getsid(0) == os.getsid(os.getppid())), '')\n",
-        ", start_new_session=user is not None",
-    ),
+    "speaks to the terminal": ("        refuse('session', str(os.getsid(0) == os.getsid(os.getppid())), '')\n",
+                               ", start_new_session=user is not None"),
 }
 
 
@@ -141,12 +128,8 @@ def test_a_bundle_that_got_further_than_it_should(tmp_path, weak_trial, spy):
             return str(error)
 
     def is_done(said: str) -> bool:
-        return {
-            "reads": "of root" in said,
-            "writes": not secret.read_text(),
-            "starts others": "code 2" in said,
-            "speaks to the terminal": "session: True" in said,
-        }[spy]
+        return {"reads": "of root" in said, "writes": not secret.read_text(), "starts others": "code 2" in said,
+                "speaks to the terminal": "session: True" in said}[spy]
 
     assert not is_done(attack())
     assert is_done(attack((mend, "            pass\n" if mend == BECOME else "")))

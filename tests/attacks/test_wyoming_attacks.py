@@ -105,14 +105,10 @@ def test_those_who_send_without_pause(server, kind):
 
 # Places
 
-NO_ROOM = (
-    SERVER,
-    "        self._make_room(conversation.client)\n",
-    """        if len(self._open) >= MOST_CONNECTIONS:
+NO_ROOM = (SERVER, "        self._make_room(conversation.client)\n", """        if len(self._open) >= MOST_CONNECTIONS:
             writer.transport.abort()
             return
-""",
-)
+""")
 NO_WORTH = (TALK, "time.monotonic() - self._last_audio < STREAM_SECONDS", "False")
 
 
@@ -148,10 +144,8 @@ def test_who_says_nothing_for_long_is_hung_up_on(server):
             time.sleep(1)
             return silent.ask(message("ping")) == asked.ask(message("ping")) == ""
 
-    soon = [
-        (MESSAGES, "MESSAGE_SECONDS = 30.0", "MESSAGE_SECONDS = 0.4"),
-        (MESSAGES, "IDLE_SECONDS = 300.0", "IDLE_SECONDS = 0.6"),
-    ]
+    soon = [(MESSAGES, "MESSAGE_SECONDS = 30.0", "MESSAGE_SECONDS = 0.4"),
+            (MESSAGES, "IDLE_SECONDS = 300.0", "IDLE_SECONDS = 0.6")]
     assert attack(server(*soon))
     assert not attack(server(*soon, (MESSAGES, "asyncio.timeout(patience)", "asyncio.timeout(None)")))
 
@@ -223,11 +217,8 @@ def test_streams_share_the_model(server):
             assert all(one.detects() for one in many)
             return memory(target.process.pid) - before
 
-    weak = (
-        TALK,
-        "Listening(engine.stream(), self.thresholds[folder])",
-        "Listening(Engine(folder), self.thresholds[folder])",
-    )
+    weak = (TALK, "Listening(engine.stream(), self.thresholds[folder])",
+            "Listening(Engine(folder), self.thresholds[folder])")
     assert attack(server(weak)) > 2 * attack(server())  # though this model is tiny
 
 

@@ -16,8 +16,7 @@ TOOLS = ("sfdisk", "mkfs.vfat", "mke2fs", "mcopy", "losetup", "resize2fs", "syst
 MISSING = [tool for tool in TOOLS if shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
 needs_disks = pytest.mark.skipif(
     bool(MISSING) or os.geteuid() != 0 or not Path("/dev/loop-control").exists(),
-    reason=f"disk images need {', '.join(MISSING) or 'root and loop devices'}: sudo make image-system",
-)
+    reason=f"disk images need {', '.join(MISSING) or 'root and loop devices'}: sudo make image-system")
 
 
 def small_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -26,13 +25,8 @@ def small_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     site.mkdir()
     (site / "here.txt").write_text("packages\n")
     monkeypatch.setattr(arm64, "site", lambda python: site)
-    monkeypatch.setattr(
-        arm64,
-        "compile_all",
-        lambda python, folder, shown: compileall.compile_dir(
-            folder, quiet=1, stripdir=folder, prependdir=shown, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
-        ),
-    )
+    monkeypatch.setattr(arm64, "compile_all", lambda python, folder, shown: compileall.compile_dir(
+        folder, quiet=1, stripdir=folder, prependdir=shown, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH))
     monkeypatch.setattr("edge_demo.deploy.payload.RELEASES", tmp_path / "releases")
     return site
 
@@ -53,10 +47,8 @@ def small_root(folder: Path, python: str = "3.13") -> Path:
     (folder / "usr/lib/os-release").write_text("ID=debian\n")
     (folder / "usr/sbin/NetworkManager").touch()
     (folder / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\npi:x:1000:1000:,,,:/home/pi:/bin/bash\n")
-    (folder / "etc/fstab").write_text(
-        "PARTUUID=1-01  /boot/firmware  vfat    defaults          0       2\n"
-        "PARTUUID=1-02  /               ext4    defaults,noatime  0       1\n"
-    )
+    (folder / "etc/fstab").write_text("PARTUUID=1-01  /boot/firmware  vfat    defaults          0       2\n"
+                                      "PARTUUID=1-02  /               ext4    defaults,noatime  0       1\n")
     (folder / "etc/group").write_text("root:x:0:\naudio:x:29:pi\npi:x:1000:\n")
     return folder
 
@@ -66,29 +58,13 @@ def pi_image(image: Path, root: Path, boot: dict[str, str], megabytes: int) -> P
     start, size = 4 << 20, 64 << 20
     with open(image, "wb") as file:
         file.truncate(start + size + (megabytes << 20))
-    disk.run(
-        "sfdisk",
-        "--quiet",
-        image,
-        text=f"label: dos\nstart={start // 512}, size={size // 512}, type=c\nstart={(start + size) // 512}, type=83\n",
-    )
+    disk.run("sfdisk", "--quiet", image, text=f"label: dos\nstart={start // 512}, size={size // 512}, type=c\n"
+                                              f"start={(start + size) // 512}, type=83\n")
     disk.run("mkfs.vfat", "-F", "32", "-n", "bootfs", f"--offset={start // 512}", image, str(size // 1024))
     for name, text in boot.items():
         disk.run("mcopy", "-i", f"{image}@@{start}", "-", f"::{name}", text=text)
-    disk.run(
-        "mke2fs",
-        "-q",
-        "-t",
-        "ext4",
-        "-L",
-        "rootfs",
-        "-d",
-        root,
-        "-E",
-        f"offset={start + size}",
-        image,
-        f"{megabytes << 10}k",
-    )
+    disk.run("mke2fs", "-q", "-t", "ext4", "-L", "rootfs", "-d", root, "-E", f"offset={start + size}", image,
+             f"{megabytes << 10}k")
     return image
 
 
@@ -106,18 +82,12 @@ country = "DE"
 [keyboard]
 layout = "de"
 """.replace("KEY", KEY)
-BOOT = {
-    "config.txt": "[all]\n",
-    "cmdline.txt": "console=serial0,115200 console=tty1 root=PARTUUID=1-02 rootfstype=ext4 fsck.repair=yes rootwait\n",
-}
+BOOT = {"config.txt": "[all]\n",
+        "cmdline.txt": "console=serial0,115200 console=tty1 root=PARTUUID=1-02 rootfstype=ext4 fsck.repair=yes "
+                       "rootwait\n"}
 
 
 def chroot(root: Path, *command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     """With a host name of its own: cloud-init sets it, and this machine's would not be found in its /etc/hosts."""
-    return subprocess.run(
-        ["unshare", "--uts", "chroot", root, *command],
-        input=text,
-        text=True,
-        capture_output=True,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
-    )
+    return subprocess.run(["unshare", "--uts", "chroot", root, *command], input=text, text=True, capture_output=True,
+                          env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"})

@@ -137,5 +137,5 @@ def test_the_report_stands_alone(base):
     for picture in ("scores.png", "times.png"):
         assert f"({picture})" in text
         assert (base[1] / picture).read_bytes().startswith(b"\x89PNG")
-    for word in ("cells.0.of_input/Gemm | int8", "has no int8.json", "torch eager", "on every CPU"):
+    for word in ("cells.0.of_input/Gemm | int8", "checkpoint without int8.json", "torch eager", "on every CPU"):
         assert word in text

@@ -10,18 +10,9 @@ from pathlib import Path
 from typing import Any
 
 MISSING = [program for program in ("chromium", "chromedriver") if shutil.which(program) is None]
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--hide-scrollbars",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,910",
-]
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+             "--window-size=1200,910"]
 
 
 class Browser:
@@ -29,21 +20,15 @@ class Browser:
 
     def __init__(self, profile: Path) -> None:
         # It names its port on stdout.
-        self._driver = subprocess.Popen(
-            ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                        text=True)
         for line in self._driver.stdout:
             if "successfully" in line and "port" in line:
                 break
         self._url = f"http://127.0.0.1:{line.split('port')[1].split()[0].rstrip('.')}"
         options = {"args": [*ARGUMENTS, f"--user-data-dir={profile}"], "binary": shutil.which("chromium")}
-        wish = {
-            "alwaysMatch": {
-                "browserName": "chrome",
-                "goog:chromeOptions": options,
-                "goog:loggingPrefs": {"browser": "ALL"},
-            }
-        }
+        wish = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options,
+                                "goog:loggingPrefs": {"browser": "ALL"}}}
         session = self._ask("POST", "/session", {"capabilities": wish})["sessionId"]
         self._url += f"/session/{session}"
 

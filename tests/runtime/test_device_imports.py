@@ -96,13 +96,8 @@ def test_listening_imports_nothing_else(device_python, device, bundle, write_lou
     arguments = ["--wav", loud] if source == "wav" else ["--stdin"]
     with wave.open(str(loud)) as file:
         sound = file.readframes(file.getnframes())
-    run = subprocess.run(
-        [device_python, "-c", WATCHED, report, device, bundle, *arguments],
-        input=sound,
-        capture_output=True,
-        cwd=tmp_path,
-        timeout=60,
-    )
+    run = subprocess.run([device_python, "-c", WATCHED, report, device, bundle, *arguments], input=sound,
+                         capture_output=True, cwd=tmp_path, timeout=60)
     assert run.returncode == 0 and not run.stderr, run.stderr.decode()
     assert json.loads(run.stdout.splitlines()[0])["keyword"] == "loud"
 
@@ -117,11 +112,8 @@ def test_listening_imports_nothing_else(device_python, device, bundle, write_lou
 
 
 def test_the_device_says_what_it_lacks(device_python, device, bundle, write_loud, tmp_path):
-    for arguments, hint in (
-        (["--wav", write_loud(44100)], "pip install soxr"),
-        ([], "needs PyAudio"),
-        (["--list-devices"], "needs PyAudio"),
-    ):
+    for arguments, hint in ((["--wav", write_loud(44100)], "pip install soxr"), ([], "needs PyAudio"),
+                            (["--list-devices"], "needs PyAudio")):
         run = subprocess.run([device_python, device, bundle, *arguments], capture_output=True, cwd=tmp_path, text=True)
         assert run.returncode == 2 and not run.stdout
         assert run.stderr.startswith("listen: error: ") and hint in run.stderr and run.stderr.count("\n") == 1

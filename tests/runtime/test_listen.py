@@ -229,19 +229,12 @@ def test_a_truncated_file_is_told(listen, bundle, tmp_path):
 # A user's mistakes: one line, exit code 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        ([], "BUNDLE is missing"),
-        (["x", "--wav"], "expected at least one argument"),
-        (["x", "--colour"], "unrecognized"),
-        (["x", "--stdin", "--wav", "y"], "not allowed with"),
-        (["x", "--threshold", "0"], "--threshold must be in 0.001"),
-        (["x", "--threshold", "nan"], "--threshold must be"),
-        (["x", "--threshold", "high"], "invalid float"),
-        (["nowhere", "--stdin"], "nowhere/manifest.json: cannot be read (No such file or directory)"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "problem"), [
+    ([], "BUNDLE is missing"), (["x", "--wav"], "expected at least one argument"), (["x", "--colour"], "unrecognized"),
+    (["x", "--stdin", "--wav", "y"], "not allowed with"), (["x", "--threshold", "0"], "--threshold must be in 0.001"),
+    (["x", "--threshold", "nan"], "--threshold must be"), (["x", "--threshold", "high"], "invalid float"),
+    (["nowhere", "--stdin"], "nowhere/manifest.json: cannot be read (No such file or directory)"),
+])
 def test_a_mistyped_command(listen, arguments, problem):
     assert problem in one_error(listen(*arguments))
 

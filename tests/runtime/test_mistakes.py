@@ -87,19 +87,15 @@ def test_what_soundfile_reads(listen, bundle, tmp_path, kind):
 def test_without_soundfile_it_says_what_to_do(bundle, tmp_path):
     soundfile.write(tmp_path / "a.flac", TRACK, 16000)
     bare = "import runpy, sys; sys.modules['soundfile'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    run = subprocess.run(
-        [sys.executable, "-c", bare, ROOT / "runtime" / "listen.py", bundle, "--wav", tmp_path / "a.flac"],
-        capture_output=True,
-        text=True,
-    )
+    run = subprocess.run([sys.executable, "-c", bare, ROOT / "runtime" / "listen.py", bundle, "--wav",
+                          tmp_path / "a.flac"], capture_output=True, text=True)
     assert run.returncode == 2 and "pip install soundfile reads FLAC" in run.stderr and run.stderr.count("\n") == 1
 
 
 def test_a_quiet_room_is_heard_before_a_file(listen, make_bundle, graph, tmp_path):
     """By a model whose score is high when anything at all was heard before the hop."""
-    before = graph.replace(
-        "score = Sigmoid(logit)", "heard = Mul(level, much)\nless = Sub(heard, offset)\nscore = Sigmoid(less)"
-    ).replace("float[1] gain", "float[1] much = {1e7}, float[1] gain")
+    before = graph.replace("score = Sigmoid(logit)", "heard = Mul(level, much)\nless = Sub(heard, offset)\n"
+                           "score = Sigmoid(less)").replace("float[1] gain", "float[1] much = {1e7}, float[1] gain")
     bundle = make_bundle(graph=before)
     soundfile.write(tmp_path / "a.wav", 0.1 * LOUD, 16000)
     out, _ = listen(bundle, "--wav", tmp_path / "a.wav").communicate(timeout=30)
@@ -131,14 +127,10 @@ def test_a_checkpoint_is_no_bundle(listen):
         assert f"{path}: this is a checkpoint: python -m export {path} --out dist makes a bundle of it" in said
 
 
-@pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("--treshold", "--threshold"),
-        ("--save_on_detect", "--save-on-detect"),
-        ("--dashbord=8765", "--dashboard"),
-    ],
-)
+@pytest.mark.parametrize(("typed", "meant"), [
+    ("--treshold", "--threshold"), ("--save_on_detect", "--save-on-detect"),
+    ("--dashbord=8765", "--dashboard"),
+])
 def test_a_mistyped_option_names_the_nearest(listen, typed, meant):
     said = refused(listen, "x", typed)
     assert f"unrecognized arguments: {typed}: did you mean '{meant}'?: see --help" in said

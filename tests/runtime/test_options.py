@@ -19,30 +19,12 @@ from runtime.options import parse
 LOUD = (0.5 * 32767 * np.sin(np.arange(16000))).astype("<i2").tobytes()
 SILENCE = bytes(32000)
 EXAMPLE = {
-    "bundle": ["a", "/b"],
-    "wav": ["x.wav"],
-    "stdin": True,
-    "device": 3,
-    "list-devices": True,
-    "wait": True,
-    "silence": 5,
-    "model": "int8",
-    "threshold": {"happy": 0.5},
-    "false-accepts": {"happy": 0.5},
-    "refractory": 2,
-    "json": True,
-    "meter": True,
-    "exec": "true",
-    "exec-timeout": 3,
-    "led": "ACT",
-    "save-on-detect": "clips",
-    "save-seconds": 2.5,
-    "save-megabytes": 1,
+    "bundle": ["a", "/b"], "wav": ["x.wav"], "stdin": True, "device": 3, "list-devices": True, "wait": True,
+    "silence": 5, "model": "int8", "threshold": {"happy": 0.5}, "false-accepts": {"happy": 0.5},
+    "refractory": 2, "json": True, "meter": True, "exec": "true",
+    "exec-timeout": 3, "led": "ACT", "save-on-detect": "clips", "save-seconds": 2.5, "save-megabytes": 1,
     "mqtt": "mqtt://x/y",
-    "mqtt-password-file": "secret",
-    "no-mqtt-discovery": True,
-    "dashboard": 8765,
-    "dashboard-token-file": "token",
+    "mqtt-password-file": "secret", "no-mqtt-discovery": True, "dashboard": 8765, "dashboard-token-file": "token",
 }
 
 
@@ -77,31 +59,18 @@ def test_the_command_line_wins(write):
     assert read.stdin and read.device is None  # another source
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("treshold = 0.5", "unknown key 'treshold': did you mean 'threshold'?"),
-        ('save_on_detect = "x"', "did you mean 'save-on-detect'?"),
-        ("qqqq = 1", "the keys are bundle, "),
-        ('threshold = "loud"', "threshold must be in 0.001…1"),
-        ("threshold = 2", "must be in 0.001…1"),
-        ("threshold = 1e-46", "must be in 0.001…1"),
-        ("silence" + ".a" * 5000 + " = 1", "nested deeper than 8 levels"),
-        ("threshold = {happy = true}", "threshold must be"),
-        ("threshold = [[1]]", "threshold must be"),
-        ("stdin = 1", "stdin must be true or false"),
-        ("bundle = []", "bundle must be a list of texts"),
-        ('silence = "nan"', "silence must be above 0"),
-        ("silence = inf", "silence must be above 0"),
-        ('device = ""', "device must be a text"),
-        ('exec = "a\\u0000b"', "exec must be a text"),
-        ("stdin = true\ndevice = 1", "stdin and device exclude each other"),
-        ("x = [", "not TOML"),
-        ("x = \ud800", None),
-        ("a = " + "[" * 5000, "not TOML"),
-        ("threshold = " + "9" * 5000, None),
-    ],
-)
+@pytest.mark.parametrize(("text", "problem"), [
+    ('treshold = 0.5', "unknown key 'treshold': did you mean 'threshold'?"),
+    ('save_on_detect = "x"', "did you mean 'save-on-detect'?"), ("qqqq = 1", "the keys are bundle, "),
+    ('threshold = "loud"', "threshold must be in 0.001…1"), ("threshold = 2", "must be in 0.001…1"),
+    ("threshold = 1e-46", "must be in 0.001…1"), ("silence" + ".a" * 5000 + " = 1", "nested deeper than 8 levels"),
+    ("threshold = {happy = true}", "threshold must be"), ("threshold = [[1]]", "threshold must be"),
+    ("stdin = 1", "stdin must be true or false"), ("bundle = []", "bundle must be a list of texts"),
+    ('silence = "nan"', "silence must be above 0"), ("silence = inf", "silence must be above 0"),
+    ('device = ""', "device must be a text"), ('exec = "a\\u0000b"', "exec must be a text"),
+    ("stdin = true\ndevice = 1", "stdin and device exclude each other"), ("x = [", "not TOML"), ("x = \ud800", None),
+    ("a = " + "[" * 5000, "not TOML"), ("threshold = " + "9" * 5000, None),
+])
 def test_a_mistake_is_told_in_one_line(write, text, problem, tmp_path):
     if problem is None:
         (tmp_path / "earshot.toml").write_bytes(text.encode(errors="surrogatepass"))
@@ -117,10 +86,8 @@ def test_a_file_that_is_not_there(tmp_path):
         parse(["x", "--config", str(tmp_path / "none.toml")])
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", 'device = "x"\n', "threshold = 0.5\n[x]\n", "# threshold = 1\nthreshold = {happy = 0.1, a = 0.2} # mine\n"],
-)
+@pytest.mark.parametrize("text", [
+    "", 'device = "x"\n', "threshold = 0.5\n[x]\n", "# threshold = 1\nthreshold = {happy = 0.1, a = 0.2} # mine\n"])
 def test_a_threshold_is_saved_and_nothing_else_changes(write, text):
     if "[x]" in text:
         text = text.replace("[x]\n", "")
@@ -135,22 +102,19 @@ def test_a_threshold_is_saved_and_nothing_else_changes(write, text):
 
 
 def test_what_cannot_be_saved_safely_is_not(write):
-    for text in ("[threshold]\nhappy = 0.5\n", 'exec = """\nthreshold = 1\n"""\n'):
+    for text in ('[threshold]\nhappy = 0.5\n', 'exec = """\nthreshold = 1\n"""\n'):
         path = write(text)
         with pytest.raises(OptionsError, match="write by hand: threshold ="):
             save_operating_points(path, "threshold", {"happy": 0.75})
         assert Path(path).read_text() == text
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("x = 1\n", 'false-accepts = {"a" = 0.5}\nx = 1\n'),
-        ("threshold = 0.25\nx = 1\n", 'false-accepts = {"a" = 0.5}\nthreshold = {"b" = 0.25}\nx = 1\n'),
-        ("threshold = {a = 0.25}\nx = 1\n", 'false-accepts = {"a" = 0.5}\nx = 1\n'),
-        ("x = 1\nfalse-accepts = 2\n", 'x = 1\nfalse-accepts = {"" = 2.0, "a" = 0.5}\n'),
-    ],
-)
+@pytest.mark.parametrize(("before", "after"), [
+    ('x = 1\n', 'false-accepts = {"a" = 0.5}\nx = 1\n'),
+    ('threshold = 0.25\nx = 1\n', 'false-accepts = {"a" = 0.5}\nthreshold = {"b" = 0.25}\nx = 1\n'),
+    ('threshold = {a = 0.25}\nx = 1\n', 'false-accepts = {"a" = 0.5}\nx = 1\n'),
+    ('x = 1\nfalse-accepts = 2\n', 'x = 1\nfalse-accepts = {"" = 2.0, "a" = 0.5}\n'),
+])
 def test_false_accepts_are_saved_in_the_place_of_a_threshold(write, before, after):
     before, after = (text.replace("x = 1", "wait = true # mine") for text in (before, after))
     path = write(before)
@@ -164,12 +128,8 @@ def test_a_threshold_or_false_accepts_but_not_both(write):
     read = parse(["x", "--config", config, "--false-accepts", "0.1"])
     assert read.threshold == {} and read.false_accepts == {"": 0.1}
     assert parse(["x", "--threshold", "a=0.5", "--false-accepts", "b=0"]).false_accepts == {"b": 0}
-    for more in (
-        ["--threshold", "0.5", "--false-accepts", "1"],
-        ["--threshold", "a=1", "--false-accepts", "a=1"],
-        ["--threshold", "a=1", "--false-accepts", "1"],
-        ["--threshold", "1", "--false-accepts", "a=1"],
-    ):
+    for more in (["--threshold", "0.5", "--false-accepts", "1"], ["--threshold", "a=1", "--false-accepts", "a=1"],
+                 ["--threshold", "a=1", "--false-accepts", "1"], ["--threshold", "1", "--false-accepts", "a=1"]):
         with pytest.raises(OptionsError, match="--threshold and --false-accepts exclude each other: keep one"):
             parse(["x", *more])
     for text in ("threshold = 0.5\nfalse-accepts = 1", "threshold = {a = 0.5}\nfalse-accepts = {a = 1}"):
@@ -180,25 +140,20 @@ def test_a_threshold_or_false_accepts_but_not_both(write):
             parse(["x", "--false-accepts", wrong])
 
 
-@pytest.mark.parametrize(
-    ("rate", "threshold"),
-    [("100", 0.25), ("4", 0.25), ("3.9", 0.5), ("0.5", 0.75), ("0.2", 0.999), ("loud=0.125", 0.999)],
-)
+@pytest.mark.parametrize(("rate", "threshold"), [
+    ("100", 0.25), ("4", 0.25), ("3.9", 0.5), ("0.5", 0.75), ("0.2", 0.999), ("loud=0.125", 0.999)])
 def test_false_accepts_choose_the_point_with_the_fewest_misses(make_bundle, rate, threshold):
     options = parse([str(make_bundle(operating_points=[CURVE])), "--false-accepts", rate])
     (ear,) = load(options)
     assert ear.detector.thresholds == [pytest.approx(threshold)]
 
 
-@pytest.mark.parametrize(
-    ("fields", "rate", "problem"),
-    [
-        ({}, "1", "no measured false accepts an hour for 'loud': use --threshold"),
-        ({"operating_points": [[]]}, "1", "no measured false accepts an hour for 'loud': use --threshold"),
-        ({"operating_points": [CURVE]}, "0.1", "--false-accepts 0.1: the least measured for 'loud' is 0.125 an hour"),
-        ({"operating_points": [CURVE]}, "lod=1", "false-accepts of 'lod': no bundle has that keyword: use loud"),
-    ],
-)
+@pytest.mark.parametrize(("fields", "rate", "problem"), [
+    ({}, "1", "no measured false accepts an hour for 'loud': use --threshold"),
+    ({"operating_points": [[]]}, "1", "no measured false accepts an hour for 'loud': use --threshold"),
+    ({"operating_points": [CURVE]}, "0.1", "--false-accepts 0.1: the least measured for 'loud' is 0.125 an hour"),
+    ({"operating_points": [CURVE]}, "lod=1", "false-accepts of 'lod': no bundle has that keyword: use loud"),
+])
 def test_false_accepts_that_cannot_be_promised(listen, make_bundle, fields, rate, problem):
     process = listen(make_bundle(**fields), "--false-accepts", rate, "--stdin", stdin=subprocess.PIPE)
     out, err = process.communicate(timeout=60)

@@ -35,13 +35,14 @@ def test_it_holds_what_a_device_needs_and_no_more(wheel):
             if name.endswith(".py"):
                 text = archive.read(name).decode()
                 assert "from runtime" not in text and "from edge_demo" not in text and "import torch" not in text, name
-    needed = ("py.typed", "sinks/dashboard/page.html", "home_assistant/wyoming_server.py")
+    needed = ("py.typed", "sinks/dashboard/page.html", "home_assistant/wyoming_server.py", "c/earshot.c", "c/earshot.h")
     assert {f"earshot/{name}" for name in needed} < {*names}
     assert {name for name in names if name.startswith("earshot/bundles/")} == {
         f"earshot/bundles/happy-ensemble/{file}"
-        for file in ("manifest.json", "model.onnx", "model.int8.onnx", "keywords.wav")
+        for file in ("manifest.json", "model.onnx", "model.int8.onnx", "model.bin", "model.int8.bin", "keywords.wav")
     }
     assert {name.split("/")[0].split("-")[0] for name in names} == {"earshot"}
+    assert not [name for name in names if "examples" in name]
 
 
 @pytest.mark.slow

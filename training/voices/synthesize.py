@@ -162,7 +162,9 @@ def utterances(keywords: tuple[str, ...], n: int, folder: Path = Path("runs/synt
     return spoken(place, n, "sentences", texts)
 
 
-def spoken(place: Path, n: int, what: str, texts: Callable[[], Text], seed: tuple[int, ...] = ()) -> list[Path]:
+def spoken(
+    place: Path, n: int, what: str, texts: Callable[[], Text], seed: tuple[int, ...] = ()
+) -> list[Path]:
     """n WAV files in a folder. `texts` is called once if any is missing; it returns what gives each its text."""
     paths = [place / f"{i:05d}.wav" for i in range(n)]
     missing = [i for i, path in enumerate(paths) if not path.exists()]

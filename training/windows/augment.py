@@ -98,7 +98,7 @@ def cut_short(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The first or the last third to half of a spoken word: what must not be taken for all of it."""
     start, end = spoken_part(audio)
     share = int((end - start) * rng.uniform(0.3, 0.5))
-    return fade(audio[: start + share] if rng.random() < 0.7 else audio[end - share :])
+    return fade(audio[:start + share] if rng.random() < 0.7 else audio[end - share :])
 
 
 def fade(audio: np.ndarray, samples: int = 80) -> np.ndarray:

@@ -44,15 +44,9 @@ class Answer(NamedTuple):
 
     def encode(self) -> bytes:
         body = self.text.encode()
-        lines = {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            **self.headers,
-        }
+        lines = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close",
+                 "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+                 **self.headers}
         head = f"HTTP/1.0 {self.code} {HTTPStatus(self.code).phrase}\r\nServer: earshot\r\n"
         return (head + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n").encode() + body
 

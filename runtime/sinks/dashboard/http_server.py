@@ -55,9 +55,8 @@ class Server:
     Raises OSError, and ValueError or TypeError when the host is no name.
     """
 
-    def __init__(
-        self, address: tuple[str, int], answer: Callable[[Request], Answer], failed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, address: tuple[str, int], answer: Callable[[Request], Answer],
+                 failed: Callable[[str], None]) -> None:
         self._answer, self._failed = answer, failed
         self._connections: dict[_Connection, None] = {}  # the oldest first
         self._is_closed = False
@@ -180,9 +179,8 @@ class Server:
             connection.to_send = connection.to_send[connection.own.send(connection.to_send) :]
         if not connection.to_send:
             connection.own.shutdown(socket.SHUT_WR)
-        self._selector.modify(
-            connection.own, selectors.EVENT_WRITE if connection.to_send else selectors.EVENT_READ, connection
-        )
+        self._selector.modify(connection.own, selectors.EVENT_WRITE if connection.to_send else selectors.EVENT_READ,
+                              connection)
 
 
 def client_of(address: Any) -> str:

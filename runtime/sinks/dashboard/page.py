@@ -49,10 +49,8 @@ class Dashboard(Sink):
     def __init__(self, status: Status, address: str, token: str | None) -> None:
         host, port = parse_address(address)
         if token is None and not _is_loopback(host):
-            raise OptionsError(
-                f"--dashboard {address}: others can reach {host}, so it needs a token: name a file for "
-                "it with --dashboard-token-file, which is made where it is not there"
-            )
+            raise OptionsError(f"--dashboard {address}: others can reach {host}, so it needs a token: name a file for "
+                               "it with --dashboard-token-file, which is made where it is not there")
         self._status = status
         self.shown = Shown(status.hop_samples)
         post = status.journal.post
@@ -61,10 +59,8 @@ class Dashboard(Sink):
             self._server = Server((host, port), routes.answer, lambda reason: post("dashboard_failed", reason=reason))
         except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: of a host that is no name
             reason = getattr(error, "strerror", None) or error
-            raise OptionsError(
-                f"--dashboard {address}: cannot be served ({reason}): "
-                "choose another port, or an address of this machine"
-            ) from None
+            raise OptionsError(f"--dashboard {address}: cannot be served ({reason}): "
+                               "choose another port, or an address of this machine") from None
         if port == 0:
             post("dashboard", port=self._server.port)
 
@@ -88,26 +84,17 @@ class Dashboard(Sink):
             pages = int(file.read().split()[1])
         return {
             **self.shown.after(number),
-            "keywords": [
-                _knob(keyword, ear.name if several else "", threshold, curve)
-                for ear in status.ears
-                for keyword, threshold, curve in zip(
-                    ear.keywords, ear.detector.thresholds, ear.engine.operating_points, strict=True
-                )
-            ],
+            "keywords": [_knob(keyword, ear.name if several else "", threshold, curve)
+                         for ear in status.ears
+                         for keyword, threshold, curve in zip(ear.keywords, ear.detector.thresholds,
+                                                              ear.engine.operating_points, strict=True)],
             "detections": list(self.shown.detections),
-            "counters": {
-                "hops": summary["hops"],
-                "detections": summary["detections"],
-                "clipped hops": summary["clipped_hops"],
-                **{name.replace("_", " "): count for name, count in summary["events"].items()},
-            },
-            "time_s": summary["time_s"],
-            "cpu_s": round(time.process_time(), 3),
-            "now_s": round(time.monotonic(), 3),
+            "counters": {"hops": summary["hops"], "detections": summary["detections"],
+                         "clipped hops": summary["clipped_hops"],
+                         **{name.replace("_", " "): count for name, count in summary["events"].items()}},
+            "time_s": summary["time_s"], "cpu_s": round(time.process_time(), 3), "now_s": round(time.monotonic(), 3),
             "memory_mb": round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1),
-            "config": status.config,
-            "hop_s": status.hop_samples / SAMPLE_RATE,
+            "config": status.config, "hop_s": status.hop_samples / SAMPLE_RATE,
         }
 
     def set_operating_point(self, keyword: str, option: str, value: float, is_kept: bool) -> None:
@@ -129,24 +116,16 @@ class Dashboard(Sink):
             known = [name for ear in self._status.ears for name in ear.keywords]
             save_operating_points(path, option, {keyword: value}, known)
         for ear, threshold in zip(ears, thresholds, strict=True):
-            ear.detector.thresholds = [
-                threshold if name == keyword else old
-                for name, old in zip(ear.keywords, ear.detector.thresholds, strict=True)
-            ]
+            ear.detector.thresholds = [threshold if name == keyword else old
+                                       for name, old in zip(ear.keywords, ear.detector.thresholds, strict=True)]
 
 
 def _knob(keyword: str, bundle: str, threshold: float, curve: Sequence[OperatingPoint]) -> dict[str, Any]:
     """What the page shows of a keyword: its threshold, and its operating points where the bundle has some."""
     shown: dict[str, Any] = {"keyword": keyword, "bundle": bundle, "threshold": round(threshold, 6)}
     if curve:
-        shown["points"] = [
-            {
-                "threshold": round(point.threshold, 6),
-                "false_accepts": point.false_accepts_per_hour,
-                "misses": point.misses,
-            }
-            for point in curve
-        ]
+        shown["points"] = [{"threshold": round(point.threshold, 6), "false_accepts": point.false_accepts_per_hour,
+                            "misses": point.misses} for point in curve]
     return shown
 
 
@@ -168,14 +147,8 @@ def _is_loopback(host: str) -> bool:
 class Routes:
     """Request → answer: who may ask, and for what. post: for the journal."""
 
-    def __init__(
-        self,
-        host: str,
-        token: str | None,
-        state: Callable[[int], dict[str, Any]],
-        set_point: Callable[[str, str, float, bool], None],
-        post: Callable[..., None],
-    ) -> None:
+    def __init__(self, host: str, token: str | None, state: Callable[[int], dict[str, Any]],
+                 set_point: Callable[[str, str, float, bool], None], post: Callable[..., None]) -> None:
         self._token, self._state, self._set_point, self._post_event = token, state, set_point, post
         self._cookie = secrets.token_urlsafe(24)  # not the token itself: it ends with this process
         self._tries = Credit(WRONG_TOKENS)
@@ -244,22 +217,16 @@ class Routes:
         if url.path == "/" and "token" in query and self._token is not None:
             self._try(request, query["token"][0], self._token)
             # Away from the address line and the browser's history, and never sent along from other sites.
-            return Answer(
-                303, "", {"Location": "/", "Set-Cookie": f"earshot={self._cookie}; HttpOnly; SameSite=Strict; Path=/"}
-            )
+            return Answer(303, "", {"Location": "/", "Set-Cookie":
+                                    f"earshot={self._cookie}; HttpOnly; SameSite=Strict; Path=/"})
         self._check_token(request)
         if url.path == "/":
             nonce = secrets.token_urlsafe(12)
-            return Answer(
-                200,
-                self._page.replace("@NONCE@", nonce),
-                {
-                    "Content-Type": "text/html; charset=utf-8",
-                    "Content-Security-Policy": f"default-src 'none'; script-src 'nonce-{nonce}'; "
-                    f"style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; base-uri 'none'; "
-                    "form-action 'none'; frame-ancestors 'none'",
-                },
-            )
+            return Answer(200, self._page.replace("@NONCE@", nonce), {
+                "Content-Type": "text/html; charset=utf-8",
+                "Content-Security-Policy": f"default-src 'none'; script-src 'nonce-{nonce}'; "
+                f"style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; base-uri 'none'; "
+                "form-action 'none'; frame-ancestors 'none'"})
         if url.path == "/state":
             after = query.get("after", ["0"])[0]
             if not (after.isascii() and after.isdecimal() and len(after) < 16):
@@ -281,12 +248,8 @@ class Routes:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise Refusal(400, "keyword, and threshold or false-accepts, are needed") from None
         low, high = (LOWEST_THRESHOLD, 1) if option == "threshold" else (0, MOST_FALSE_ACCEPTS)
-        if not (
-            isinstance(keyword, str)
-            and type(value) in (int, float)
-            and low <= value <= high
-            and isinstance(is_kept, bool)
-        ):
+        if not (isinstance(keyword, str) and type(value) in (int, float) and low <= value <= high
+                and isinstance(is_kept, bool)):
             raise Refusal(400, f"a keyword is a text, {option} is in {low}…{high:g}, save is true or false")
         try:
             self._set_point(keyword, option, float(value), is_kept)

@@ -62,7 +62,7 @@ class Shown:
         with self._lock:
             self._number += 1
             self._hops.append(_Hop(self._number, time_s, np.concatenate((self._tail, hop)), scores))
-            self._tail = self._hops[-1].samples[-len(self._tail) :]
+            self._tail = self._hops[-1].samples[-len(self._tail):]
 
     def after(self, number: int) -> dict[str, Any]:
         """All hops after that one, with their pictures: bytes 0…255 of 40 mels per frame, as a hexadecimal text."""
@@ -79,12 +79,7 @@ class Shown:
             self._weights = mel_weights()
         heights = (log_mel(np.nan_to_num(hop.samples), self._weights) + 14) * (255 / 20)  # -14…6 is what rooms give
         picture = np.clip(heights, 0, 255).astype(np.uint8)
-        audio = hop.samples[len(self._tail) :]
+        audio = hop.samples[len(self._tail):]
         peaks = [round(float(np.abs(part).max()), 3) for part in np.array_split(audio, PEAKS)]
-        return {
-            "time_s": round(hop.time_s, 3),
-            "level": round(level(audio), 1),
-            "peaks": peaks,
-            "scores": [round(score, 4) for score in hop.scores],
-            "mel": picture.tobytes().hex(),
-        }
+        return {"time_s": round(hop.time_s, 3), "level": round(level(audio), 1), "peaks": peaks,
+                "scores": [round(score, 4) for score in hop.scores], "mel": picture.tobytes().hex()}

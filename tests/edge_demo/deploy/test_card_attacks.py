@@ -34,18 +34,16 @@ def told(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "password", ["$ecret horse", "$6$correct horse", "$6$saltsalt$" + "x" * 85, "$y$", "$1$a$b", HASHES[1] + "!"]
-)
+@pytest.mark.parametrize("password", [
+    "$ecret horse", "$6$correct horse", "$6$saltsalt$" + "x" * 85, "$y$", "$1$a$b", HASHES[1] + "!"])
 def test_a_password_that_begins_with_a_dollar_is_hashed(told, password):
     told.write_text(SETTINGS.replace("correct horse", password))
     hashed = settings.read_settings(told)["user"]["password"]
     salt = hashed.split("$")[2]
     again = disk.run("openssl", "passwd", "-6", "-salt", salt, "-stdin", text=password).strip()
     assert hashed == again != password
-    weak = weaken(
-        "edge_demo/deploy/settings.py", ('not CRYPT.fullmatch(user["password"])', 'user["password"][0] != "$"')
-    )
+    weak = weaken("edge_demo/deploy/settings.py",
+                  ('not CRYPT.fullmatch(user["password"])', 'user["password"][0] != "$"'))
     assert weak.read_settings(told)["user"]["password"] == password  # in clear text on the card
 
 
@@ -59,18 +57,10 @@ def test_a_hash_is_taken_as_it_is(told, kind):
 ANY_KEY = ('if not is_key(user["ssh-key"])', "if False")
 DEEP = "deep = " + "[" * 100_000
 MISTAKES = {
-    "a name of Wi-Fi of 33 bytes": (
-        'home "5" GHz',
-        "ü" * 16 + "x",
-        "32 bytes at most",
-        ('len(wifi["name"].encode()) > LONGEST_SSID', "False"),
-    ),
-    "a user of 33 characters": (
-        '"anna"',
-        f'"{"a" * 33}"',
-        "32 characters at most",
-        ("len(user) > LONGEST_USER", "False"),
-    ),
+    "a name of Wi-Fi of 33 bytes": ('home "5" GHz', "ü" * 16 + "x", "32 bytes at most", (
+        'len(wifi["name"].encode()) > LONGEST_SSID', "False")),
+    "a user of 33 characters": ('"anna"', f'"{"a" * 33}"', "32 characters at most", (
+        "len(user) > LONGEST_USER", "False")),
     "no key": (KEY, "ssh-ed25519 AAAA anna", "is no public key", ANY_KEY),
     "half a key": (KEY, KEY[:50], "is no public key", ANY_KEY),
     "a file that holds no key": (KEY, "/etc/hostname", "is no public key", ANY_KEY),

@@ -22,16 +22,10 @@ from toy import write_bundle
 
 from edge_demo.deploy import __main__ as deploy
 
-MISSING = [
-    name
-    for name in ("sshd", "ssh-keygen", "rsync", "systemd-sysusers")
-    if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None
-]
-pytestmark = pytest.mark.skipif(
-    bool(MISSING) or os.geteuid() != 0,
-    reason="deploying to a root of its own needs "
-    f"{', '.join(MISSING) or 'root'}: apt-get install openssh-server rsync, as root",
-)
+MISSING = [name for name in ("sshd", "ssh-keygen", "rsync", "systemd-sysusers")
+           if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
+pytestmark = pytest.mark.skipif(bool(MISSING) or os.geteuid() != 0, reason="deploying to a root of its own needs "
+                                f"{', '.join(MISSING) or 'root'}: apt-get install openssh-server rsync, as root")
 
 SYSTEMCTL = """#!/usr/bin/env python3
 import os, re, signal, socket, subprocess, sys, time
@@ -78,10 +72,8 @@ class Machine:
         self.root, self.port, self.key, self.folder = root, port, key, folder
 
     def deploy(self, *arguments: object, port: int | None = None) -> int:
-        ssh = (
-            f"ssh -p {port or self.port} -i {self.key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
-            "-o LogLevel=ERROR -o BatchMode=yes"
-        )
+        ssh = (f"ssh -p {port or self.port} -i {self.key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
+               "-o LogLevel=ERROR -o BatchMode=yes")
         return deploy.main(["root@127.0.0.1", *map(str, arguments), "--ssh", ssh])
 
     @property
@@ -145,13 +137,9 @@ def machine(tmp_path, small_site, monkeypatch) -> Iterator[Machine]:
         port = free_port()
         (root / "etc/sshd_test").write_text(
             f"Port {port}\nListenAddress 127.0.0.1\nHostKey /etc/host\nAuthorizedKeysFile /etc/keys\nStrictModes no\n"
-            "PermitRootLogin yes\nUsePAM no\nSetEnv PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
-        )
-        server = subprocess.Popen(
-            ["chroot", root, "/usr/sbin/sshd", "-D", "-e", "-f", "/etc/sshd_test"],
-            stdin=subprocess.DEVNULL,
-            stderr=(tmp_path / "sshd.log").open("w"),
-        )
+            "PermitRootLogin yes\nUsePAM no\nSetEnv PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n")
+        server = subprocess.Popen(["chroot", root, "/usr/sbin/sshd", "-D", "-e", "-f", "/etc/sshd_test"],
+                                  stdin=subprocess.DEVNULL, stderr=(tmp_path / "sshd.log").open("w"))
         for _ in range(100):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -255,9 +243,8 @@ def test_a_release_that_does_not_start_is_switched_back_from(machine, toy, capfd
     other = write_bundle(machine.folder / "other" / toy.name, threshold=[0.6])
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = machine.folder / "earshot.toml"
-        config.write_text(
-            f'bundle = ["/opt/earshot/current/bundles/{toy.name}"]\ndashboard = "127.0.0.1:{taken.getsockname()[1]}"\n'
-        )
+        config.write_text(f'bundle = ["/opt/earshot/current/bundles/{toy.name}"]\n'
+                          f'dashboard = "127.0.0.1:{taken.getsockname()[1]}"\n')
         assert machine.deploy(other, "--config", config) == 1
     assert "what ran before runs again" in capfd.readouterr().err
     assert machine.current == first and machine.pid

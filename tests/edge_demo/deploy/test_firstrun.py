@@ -22,10 +22,8 @@ if not Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists():
     MISSING.append("qemu-aarch64 in binfmt_misc")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(MISSING) or os.geteuid() != 0,
-        reason=f"emulated systems need {', '.join(MISSING) or 'root'}: sudo make image-system",
-    ),
+    pytest.mark.skipif(bool(MISSING) or os.geteuid() != 0,
+                       reason=f"emulated systems need {', '.join(MISSING) or 'root'}: sudo make image-system"),
 ]
 
 
@@ -33,16 +31,8 @@ pytestmark = [
 def untouched(tmp_path_factory) -> Path:
     """Debian's Bookworm with the programs that firstrun.py calls, and the user of Raspberry Pi OS."""
     root = tmp_path_factory.mktemp("bookworm") / "root"
-    disk.run(
-        "mmdebstrap",
-        "--quiet",
-        "--mode=root",
-        "--variant=essential",
-        "--architectures=arm64",
-        "--include=python3,passwd,systemd,openssh-server",
-        "bookworm",
-        root,
-    )
+    disk.run("mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--architectures=arm64",
+             "--include=python3,passwd,systemd,openssh-server", "bookworm", root)
     chroot(root, "useradd", "--create-home", "--uid=1000", "--shell=/bin/bash", "pi")
     for folder in ("etc/sudoers.d", "boot/firmware", "var/lib/systemd/rfkill"):
         (root / folder).mkdir(parents=True, exist_ok=True)

@@ -28,13 +28,8 @@ def release(small_site, toy) -> Path:
 def test_secrets_are_hashed(settings):
     told = read_settings(settings)
     hashed = told["user"]["password"]
-    check = subprocess.run(
-        ["openssl", "passwd", "-6", "-salt", hashed.split("$")[2], "-stdin"],
-        input="correct horse",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    check = subprocess.run(["openssl", "passwd", "-6", "-salt", hashed.split("$")[2], "-stdin"], input="correct horse",
+                           capture_output=True, text=True, check=True)
     assert check.stdout.strip() == hashed
     assert re.fullmatch("[0-9a-f]{64}", told["wifi"]["password"])
     assert "horse" not in json.dumps(told) and "staple" not in json.dumps(told)
@@ -44,25 +39,21 @@ def test_wifi_key_is_that_of_the_standard(settings):
     """IEEE 802.11i-2004, H.4.3: its second test vector."""
     settings.write_text('[wifi]\nname = "ThisIsASSID"\npassword = "ThisIsAPassword"\ncountry = "DE"\n')
     assert read_settings(settings)["wifi"]["password"] == (
-        "0dc0d6eb90555ed6419756b9a15ec3e3209b63df707dd508d14581f8982721af"
-    )
+        "0dc0d6eb90555ed6419756b9a15ec3e3209b63df707dd508d14581f8982721af")
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("hostname", "hostnam", "unknown key 'hostnam': there are hostname"),
-        ('layout = "de"', 'layuot = "de"', "unknown key 'layuot': keyboard has layout"),
-        ('"kitchen"', '"Kitchen!"', "is no name"),
-        ('"anna"', '"root"', "is the system's"),
-        ('"DE"', '"Germany"', "two capital letters"),
-        ('"battery staple"', '"short"', "8 to 63"),
-        ('country = "DE"', "", r"\[wifi\] needs country"),
-        ('"de"', "7", "must be a text"),
-        ("[user]", "[user", "not TOML"),
-        (KEY, "/nowhere/key.pub", "cannot be read"),
-    ],
-)
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("hostname", "hostnam", "unknown key 'hostnam': there are hostname"),
+    ('layout = "de"', 'layuot = "de"', "unknown key 'layuot': keyboard has layout"),
+    ('"kitchen"', '"Kitchen!"', "is no name"),
+    ('"anna"', '"root"', "is the system's"),
+    ('"DE"', '"Germany"', "two capital letters"),
+    ('"battery staple"', '"short"', "8 to 63"),
+    ('country = "DE"', "", r"\[wifi\] needs country"),
+    ('"de"', "7", "must be a text"),
+    ("[user]", "[user", "not TOML"),
+    (KEY, "/nowhere/key.pub", "cannot be read"),
+])
 def test_mistakes_in_settings_are_told(settings, old, new, message):
     settings.write_text(SETTINGS.replace(old, new))
     with pytest.raises(DeployError, match=message):
@@ -150,10 +141,8 @@ def test_a_full_root_is_grown(tmp_path, release, toy):
 def test_the_given_configuration_goes_with_its_secrets(tmp_path, release, toy):
     config = tmp_path / "mine" / "earshot.toml"
     config.parent.mkdir()
-    config.write_text(
-        f'bundle = ["/opt/earshot/current/bundles/{toy.name}"]\nthreshold = 0.4\n'
-        'dashboard = "0.0.0.0:8765"\ndashboard-token-file = "token"\n'
-    )
+    config.write_text(f'bundle = ["/opt/earshot/current/bundles/{toy.name}"]\nthreshold = 0.4\n'
+                      'dashboard = "0.0.0.0:8765"\ndashboard-token-file = "token"\n')
     (config.parent / "token").write_text("0123456789abcdef\n")
     image = pi_image(tmp_path / "os.img", small_root(tmp_path / "root"), BOOT, 24)
     flash.put(image, [toy], config, None)
@@ -171,22 +160,18 @@ def test_the_configuration_that_nobody_gave_has_a_token(release):
 def test_a_token_that_the_device_is_to_make(tmp_path):
     config = tmp_path / "mine" / "earshot.toml"
     config.parent.mkdir()
-    config.write_text(
-        'bundle = ["/opt/earshot/current/bundles/happy-base"]\ndashboard = 8765\ndashboard-token-file = "token"\n'
-    )
+    config.write_text('bundle = ["/opt/earshot/current/bundles/happy-base"]\ndashboard = 8765\n'
+                      'dashboard-token-file = "token"\n')
     (tmp_path / "device").mkdir()
     payload.config_folder(config, [Path("happy-base")], tmp_path / "device")
     assert [path.name for path in (tmp_path / "device").iterdir()] == ["earshot.toml"]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('bundle = ["/opt/other"]\n', "must name the deployed bundles"),
-        ("", "must name the deployed bundles"),
-        ("treshold = 0.4\n", "did you mean 'threshold'"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ('bundle = ["/opt/other"]\n', "must name the deployed bundles"),
+    ("", "must name the deployed bundles"),
+    ("treshold = 0.4\n", "did you mean 'threshold'"),
+])
 def test_a_configuration_that_cannot_work_is_refused(tmp_path, text, message):
     (tmp_path / "earshot.toml").write_text(text)
     with pytest.raises(DeployError, match=message):
@@ -196,15 +181,8 @@ def test_a_configuration_that_cannot_work_is_refused(tmp_path, text, message):
 @needs_disks
 def test_no_image_leaves_one_line_and_no_file(tmp_path, toy):
     (tmp_path / "os.img").write_bytes(b"no image" * 1000)
-    command = [
-        sys.executable,
-        "-m",
-        "edge_demo.deploy.flash",
-        "--image",
-        tmp_path / "os.img",
-        "--out",
-        tmp_path / "out.img",
-    ]
+    command = [sys.executable, "-m", "edge_demo.deploy.flash", "--image", tmp_path / "os.img",
+               "--out", tmp_path / "out.img"]
     process = subprocess.run([*command, toy], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 2 and process.stderr.count("\n") == 1
     assert process.stderr.startswith("flash: error:") and "give an unpacked .img" in process.stderr
@@ -254,9 +232,8 @@ def test_this_machines_own_disk_is_refused():
         check_device(Path(source or "/nowhere"), Path(source).name)
 
 
-@pytest.mark.parametrize(
-    ("path", "message"), [("/dev/null", "is no disk"), ("/nowhere", "lsblk"), ("/etc/passwd", "OUT=")]
-)
+@pytest.mark.parametrize(("path", "message"), [
+    ("/dev/null", "is no disk"), ("/nowhere", "lsblk"), ("/etc/passwd", "OUT=")])
 def test_what_is_no_disk_is_refused(path, message):
     with pytest.raises(DeployError, match=message):
         check_device(Path(path), None)

@@ -29,14 +29,10 @@ def test_drivers_come_with_what_they_need_and_without_graphics(tmp_path):
         "kernel/fs/ext4/ext4.ko.xz: kernel/fs/jbd2/jbd2.ko.xz kernel/lib/crc16.ko.xz\n"
         "kernel/fs/jbd2/jbd2.ko.xz:\nkernel/lib/crc16.ko.xz:\n"
         "kernel/drivers/block/virtio_blk.ko.xz:\nkernel/drivers/block/nbd.ko.xz:\n"
-        "kernel/drivers/phy/dp.ko.xz: kernel/drivers/gpu/drm/drm.ko.xz\nkernel/drivers/gpu/drm/drm.ko.xz:\n"
-    )
+        "kernel/drivers/phy/dp.ko.xz: kernel/drivers/gpu/drm/drm.ko.xz\nkernel/drivers/gpu/drm/drm.ko.xz:\n")
     assert initramfs.modules(tmp_path, "6.1") == [
-        "kernel/drivers/block/virtio_blk.ko.xz",
-        "kernel/fs/ext4/ext4.ko.xz",
-        "kernel/fs/jbd2/jbd2.ko.xz",
-        "kernel/lib/crc16.ko.xz",
-    ]
+        "kernel/drivers/block/virtio_blk.ko.xz", "kernel/fs/ext4/ext4.ko.xz", "kernel/fs/jbd2/jbd2.ko.xz",
+        "kernel/lib/crc16.ko.xz"]
 
 
 @pytest.mark.slow
@@ -50,7 +46,7 @@ def test_the_image_holds_the_payload_and_boots_by_its_own_files(tmp_path, shippe
     with disk.mounted(out, root, "ro") as system:
         release = payload.build("3.13", [shipped])
         assert payload.differences(system, release) == []
-        wanted = system / install.WANTED
+        wanted = (system / install.WANTED)
         assert wanted.is_symlink() and os.readlink(wanted) == f"/{install.UNIT}"
         assert (system / "etc/machine-id").read_text() == "" and not list((system / "etc/ssh").glob("ssh_host_*"))
         version = image.kernel(system)

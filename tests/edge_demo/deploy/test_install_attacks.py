@@ -65,19 +65,12 @@ def test_it_takes_no_modules_from_the_services_user(place):
     assert "does not run here" in refusal(weaken("edge_demo/deploy/install.py", ('"-I", ', "")), place, program)
 
 
-@pytest.mark.parametrize(
-    ("limit", "program"),
-    [
-        (
-            "RLIMIT_DATA",
-            "/usr/bin/head -c 400M /dev/zero | /usr/bin/tail -n 1 | /usr/bin/wc -c | /bin/grep -q 419430400",
-        ),
-        ("RLIMIT_FSIZE", "/usr/bin/head -c 2M /dev/zero >&2"),
-        ("RLIMIT_CPU", "! /bin/grep '^Max cpu time  *60 ' /proc/self/limits"),
-        ("RLIMIT_NPROC", "! /bin/grep '^Max processes  *64 ' /proc/self/limits"),
-    ],
-    ids=["memory", "file", "processor", "processes"],
-)
+@pytest.mark.parametrize(("limit", "program"), [
+    ("RLIMIT_DATA", "/usr/bin/head -c 400M /dev/zero | /usr/bin/tail -n 1 | /usr/bin/wc -c | /bin/grep -q 419430400"),
+    ("RLIMIT_FSIZE", "/usr/bin/head -c 2M /dev/zero >&2"),
+    ("RLIMIT_CPU", "! /bin/grep '^Max cpu time  *60 ' /proc/self/limits"),
+    ("RLIMIT_NPROC", "! /bin/grep '^Max processes  *64 ' /proc/self/limits"),
+], ids=["memory", "file", "processor", "processes"])
 def test_it_has_limits(place, limit, program):
     assert "does not run here" in refusal(install, place, program)
     weak = weaken("edge_demo/deploy/install.py")

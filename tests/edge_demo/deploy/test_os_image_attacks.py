@@ -57,33 +57,16 @@ def flashed(tmp_path: Path, toy: Path, small_site: Path, monkeypatch: pytest.Mon
 
 def content(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     """Owner, mode and content of everything in it."""
-    return {
-        str(path.relative_to(folder)): (
-            path.lstat().st_uid,
-            path.lstat().st_mode,
-            path.read_bytes() if path.is_file() else b"",
-        )
-        for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): (path.lstat().st_uid, path.lstat().st_mode,
+                                            path.read_bytes() if path.is_file() else b"") for path in folder.rglob("*")}
 
 
 # Links
 
 
 @needs_disks
-@pytest.mark.parametrize(
-    "name",
-    [
-        "etc",
-        "opt",
-        "var/lib",
-        "etc/systemd/system",
-        "usr/lib/sysusers.d",
-        "etc/fstab",
-        "opt/earshot/releases",
-        "var/lib/earshot",
-    ],
-)
+@pytest.mark.parametrize("name", ["etc", "opt", "var/lib", "etc/systemd/system", "usr/lib/sysusers.d", "etc/fstab",
+                                  "opt/earshot/releases", "var/lib/earshot"])
 def test_a_link_to_the_desk_is_not_followed(tmp_path, outside, flashed, name):
     for folder in (outside / "opt/earshot/releases", outside / "usr/lib/sysusers.d", outside / "var/lib/earshot"):
         folder.mkdir(parents=True)
@@ -120,12 +103,9 @@ def test_a_release_that_the_image_brings_is_not_run(tmp_path, toy, small_site, f
     assert not (tmp_path / "owned").exists()
     with disk.mounted(image, disk.partitions(image)[1], "ro") as system:
         assert payload.differences(system, release) == []
-    weak = weaken(
-        "edge_demo/deploy/payload.py",
-        ('    run("rm", "-rf", "--one-file-system", place)\n', ""),
-        ('    run("cp", "-r", "--no-dereference", "--preserve=mode", release, place)\n', ""),
-        ("    install.install(root, place, config)", '    run("python3", place / "install.py")'),
-    )
+    weak = weaken("edge_demo/deploy/payload.py", ('    run("rm", "-rf", "--one-file-system", place)\n', ""), (
+        '    run("cp", "-r", "--no-dereference", "--preserve=mode", release, place)\n', ""), (
+        "    install.install(root, place, config)", '    run("python3", place / "install.py")'))
     weak.into(root, release, None)
     assert (tmp_path / "owned").exists()
 
@@ -227,11 +207,8 @@ def test_blocks_that_are_free_and_used(tmp_path, flashed):
 
 
 @needs_disks
-@pytest.mark.parametrize(
-    ("offset", "value"),
-    [(4, 1 << 31), (24, 30), (32, 0), (56, 0), (88, 7)],
-    ids=["blocks", "size of blocks", "blocks of a group", "no ext4", "size of inodes"],
-)
+@pytest.mark.parametrize(("offset", "value"), [(4, 1 << 31), (24, 30), (32, 0), (56, 0), (88, 7)],
+                         ids=["blocks", "size of blocks", "blocks of a group", "no ext4", "size of inodes"])
 def test_an_ext4_that_makes_no_sense_is_not_mounted(tmp_path, flashed, monkeypatch, offset, value):
     def spoil(image: Path) -> None:
         with open(image, "r+b") as file:
@@ -252,27 +229,18 @@ def card(tmp_path: Path) -> Path:
 
 
 @needs_disks
-@pytest.mark.parametrize(
-    ("entry", "start", "sectors", "message"),
-    [
-        (1, 139264, 1 << 20, "ends before its last partition"),
-        (1, 8192 + 2048, 2048, "no place of its own"),
-        (1, 0, 2048, "no place of its own"),
-        (0, 1 << 31, 1 << 31, "ends before its last partition"),
-    ],
-    ids=["beyond the end", "within another", "the table", "far beyond"],
-)
+@pytest.mark.parametrize(("entry", "start", "sectors", "message"), [
+    (1, 139264, 1 << 20, "ends before its last partition"), (1, 8192 + 2048, 2048, "no place of its own"),
+    (1, 0, 2048, "no place of its own"), (0, 1 << 31, 1 << 31, "ends before its last partition"),
+], ids=["beyond the end", "within another", "the table", "far beyond"])
 def test_tables_that_lie(card, entry, start, sectors, message):
     with open(card, "r+b") as file:
         file.seek(446 + 16 * entry + 8)
         file.write(struct.pack("<II", start, sectors))
     with pytest.raises(DeployError, match=message):
         disk.partitions(card)
-    weak = weaken(
-        "edge_demo/deploy/disk.py",
-        ("if one.start < end or one.size <= 0:", "if False:"),
-        ("if end > image.stat().st_size:", "if False:"),
-    )
+    weak = weaken("edge_demo/deploy/disk.py", ("if one.start < end or one.size <= 0:", "if False:"),
+                  ("if end > image.stat().st_size:", "if False:"))
     assert disk.Partition(entry + 1, start * 512, sectors * 512) in weak.partitions(card)
 
 
@@ -311,20 +279,9 @@ def test_a_fat_that_claims_to_be_large_does_not_become_so(card):
 
 
 @needs_disks
-@pytest.mark.parametrize(
-    ("place", "form", "value"),
-    [
-        (11, "<H", 0),
-        (11, "<H", 32768),
-        (13, "B", 0),
-        (14, "<H", 0xFFFF),
-        (16, "B", 255),
-        (36, "<I", 0),
-        (36, "<I", 1 << 30),
-        (36, "<I", 0xFFFFFFFF),
-        (44, "<I", 0x0FFFFFFF),
-    ],
-)
+@pytest.mark.parametrize(("place", "form", "value"), [
+    (11, "<H", 0), (11, "<H", 32768), (13, "B", 0), (14, "<H", 0xFFFF), (16, "B", 255), (36, "<I", 0),
+    (36, "<I", 1 << 30), (36, "<I", 0xFFFFFFFF), (44, "<I", 0x0FFFFFFF)])
 def test_a_fat_that_makes_no_sense(card, place, form, value):
     firmware, size = disk.partitions(card)[0], card.stat().st_size
     write(card, FIRMWARE + place, form, value)
@@ -339,9 +296,8 @@ def test_a_fat_that_makes_no_sense(card, place, form, value):
 
 
 @needs_disks
-@pytest.mark.parametrize(
-    ("text", "message"), [(b"a" * (2 << 20), "more than 1048576 bytes"), (b"\xff\xfe root=1", "no text")]
-)
+@pytest.mark.parametrize(("text", "message"), [
+    (b"a" * (2 << 20), "more than 1048576 bytes"), (b"\xff\xfe root=1", "no text")])
 def test_a_command_line_that_is_none(card, tmp_path, text, message):
     (tmp_path / "text").write_bytes(text)
     firmware = disk.partitions(card)[0]
@@ -357,17 +313,13 @@ def test_a_command_line_that_is_none(card, tmp_path, text, message):
 
 LIMITS = 'while read line; do case $line in "{0} "*unlimited*) echo of root; esac; done < /proc/self/limits'
 SPIES = {
-    "reads": (
-        "read line < {0} && echo $line",
-        "user=user, group=user,\n                extra_groups=None if user is None else ()",
-    ),
+    "reads": ("read line < {0} && echo $line",
+              "user=user, group=user,\n                extra_groups=None if user is None else ()"),
     "starts others": ("(exec sleep 0) && echo of root", "(resource.RLIMIT_NPROC, 0),"),
     "takes memory": (LIMITS.format("Max address space"), ", (resource.RLIMIT_AS, 1 << 30)"),
     "takes the processor": (LIMITS.format("Max cpu time"), "(resource.RLIMIT_CPU, SECONDS), "),
-    "speaks to the terminal": (
-        "read line < /proc/self/stat; set -- ${line##*) }; [ $4 = {1} ] && echo of root",
-        "start_new_session=True, ",
-    ),
+    "speaks to the terminal": ("read line < /proc/self/stat; set -- ${line##*) }; [ $4 = {1} ] && echo of root",
+                               "start_new_session=True, "),
 }
 
 
@@ -430,11 +382,8 @@ def test_what_xz_and_its_like_pack_is_unpacked(tmp_path):
     assert unpacked(flash, tmp_path, lzma.compress(bytes(5 << 20), preset=0)) == bytes(5 << 20)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"no xz", lzma.compress(os.urandom(9000))[:5000], lzma.compress(b"one") + b"more"],
-    ids=["nothing", "no xz", "half", "more"],
-)
+@pytest.mark.parametrize("content", [b"", b"no xz", lzma.compress(os.urandom(9000))[:5000],
+                                     lzma.compress(b"one") + b"more"], ids=["nothing", "no xz", "half", "more"])
 def test_what_is_not_whole(tmp_path, content):
     if content:
         with pytest.raises(DeployError, match="cannot be unpacked"):
@@ -443,13 +392,9 @@ def test_what_is_not_whole(tmp_path, content):
         assert unpacked(flash, tmp_path, content) == b""  # in which no partitions are found
 
 
-@pytest.mark.parametrize(
-    ("limit", "most", "free", "message"),
-    [
-        ("target.tell() > LARGEST_IMAGE", 16 << 20, 1 << 40, "is larger than 0 GB"),
-        ("room < 0", 1 << 40, 16 << 20, "than what .* has room for"),
-    ],
-)
+@pytest.mark.parametrize(("limit", "most", "free", "message"), [
+    ("target.tell() > LARGEST_IMAGE", 16 << 20, 1 << 40, "is larger than 0 GB"),
+    ("room < 0", 1 << 40, 16 << 20, "than what .* has room for")])
 def test_bombs(tmp_path, monkeypatch, limit, most, free, message):
     content = lzma.compress(b"a" * (24 << 20))  # 4 KB
     weak = weaken("edge_demo/deploy/flash.py", (limit, "False"))

@@ -17,7 +17,7 @@ from runtime.bundle import manifest, trial
 
 SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
 LISTED = ('manifest.read_manifest(str(target))["files"]', "os.listdir(place)")
-READ = ("manifest.read_file(place, name, manifest.LARGEST_FILE)", "Path(place, name).read_bytes()")
+READ = ("manifest.read_file(place, name, manifest.LARGEST_FILE)", 'Path(place, name).read_bytes()')
 CHECKED = ("if trial.try_out(target, user=disk.lone_user()) is None:", "if False:")
 
 
@@ -47,9 +47,8 @@ def test_what_is_not_listed_stays_here(tmp_path, toy, key):
     (toy / "notes.txt").write_text(SECRET)
     (toy / "sub").mkdir()
     assert not goes_along(payload.copy_bundle, toy, tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out")) == sorted(
-        {"manifest.json", *os.listdir(toy)} - {"LICENSE.txt", "notes.txt", "sub"}
-    )
+    assert sorted(os.listdir(tmp_path / "out")) == sorted({"manifest.json", *os.listdir(toy)} - {
+        "LICENSE.txt", "notes.txt", "sub"})
     (toy / "sub").rmdir()
     weak = weaken("edge_demo/deploy/payload.py", LISTED, READ)
     assert goes_along(weak.copy_bundle, toy, tmp_path / "weak")

@@ -90,9 +90,7 @@ def test_it_says_what_it_knows(server):
     (program,) = asyncio.run(run()).wake
     assert program.name == "earshot" and program.installed
     assert [(model.name, model.phrase, model.installed) for model in program.models] == [
-        ("loud", "loud", True),
-        ("deafening", "deafening", True),
-    ]
+        ("loud", "loud", True), ("deafening", "deafening", True)]
 
 
 def test_a_detection_tells_which_keyword_and_in_which_chunk(server):
@@ -202,41 +200,38 @@ def message(kind: object, data: object = None, payload: bytes = b"", /, **header
 CHUNK = {"rate": RATE, "width": 2, "channels": 1}
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"\n", "not JSON"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not JSON"),
-        (b"\xff\xfe\n", "not JSON"),
-        (b"[" * 15_000 + b"\n", "not JSON"),
-        (b'{"type": "ping", "data_length": ' + b"9" * 5000 + b"}\n", "not JSON"),
-        (b"[1]\n", "not a JSON object"),
-        (b"{}\n", "no type"),
-        (message(7), "no type"),
-        (message("ping", data_length=1 << 40), "data_length"),
-        (message("ping", data_length=-1), "data_length"),
-        (message("ping", data_length=1.5), "data_length"),
-        (message("ping", data_length=True), "data_length"),
-        (message("audio-chunk", CHUNK, payload_length=1 << 30), "payload_length"),
-        (message("audio-chunk", CHUNK, payload_length="2"), "payload_length"),
-        (message("audio-chunk", CHUNK, payload_length=2), "ended inside a message"),
-        (message("ping", ["a"]), "not a JSON object"),
-        (message("ping", {"text": "\ud800"}), "text of ping"),
-        (message("x", data_length=None)[:-9], "not JSON"),
-        (b"a" * (1 << 17), "longer than"),
-        (b'{"type": "ping", "data": 3}\n', "data is not an object"),
-        (message("audio-chunk", {}, b"12"), "rate of audio-chunk"),
-        (message("audio-chunk", CHUNK | {"rate": 0}, b"12"), "rate of audio-chunk"),
-        (message("audio-chunk", CHUNK | {"rate": 10**30}, b"12"), "rate of audio-chunk"),
-        (message("audio-chunk", CHUNK | {"width": 8}, b"12345678"), "width of audio-chunk"),
-        (message("audio-chunk", CHUNK | {"channels": 10**6}, b"12"), "channels of audio-chunk"),
-        (message("audio-chunk", CHUNK | {"timestamp": "now"}, b"12"), "timestamp of audio-chunk"),
-        (message("audio-chunk", CHUNK, b"123"), "ends inside a frame"),
-        (message("detect", {"names": "loud"}), "names of detect"),
-        (message("detect", {"names": [["loud"]]}), "names of detect"),
-        (message("detect", {"names": ["\x1b[31m\nevil\ud800" * 50]}), "no keyword"),
-    ],
-)
+@pytest.mark.parametrize(("data", "reason"), [
+    (b"\n", "not JSON"),
+    (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "not JSON"),
+    (b"\xff\xfe\n", "not JSON"),
+    (b"[" * 15_000 + b"\n", "not JSON"),
+    (b'{"type": "ping", "data_length": ' + b"9" * 5000 + b"}\n", "not JSON"),
+    (b"[1]\n", "not a JSON object"),
+    (b"{}\n", "no type"),
+    (message(7), "no type"),
+    (message("ping", data_length=1 << 40), "data_length"),
+    (message("ping", data_length=-1), "data_length"),
+    (message("ping", data_length=1.5), "data_length"),
+    (message("ping", data_length=True), "data_length"),
+    (message("audio-chunk", CHUNK, payload_length=1 << 30), "payload_length"),
+    (message("audio-chunk", CHUNK, payload_length="2"), "payload_length"),
+    (message("audio-chunk", CHUNK, payload_length=2), "ended inside a message"),
+    (message("ping", ["a"]), "not a JSON object"),
+    (message("ping", {"text": "\ud800"}), "text of ping"),
+    (message("x", data_length=None)[:-9], "not JSON"),
+    (b"a" * (1 << 17), "longer than"),
+    (b'{"type": "ping", "data": 3}\n', "data is not an object"),
+    (message("audio-chunk", {}, b"12"), "rate of audio-chunk"),
+    (message("audio-chunk", CHUNK | {"rate": 0}, b"12"), "rate of audio-chunk"),
+    (message("audio-chunk", CHUNK | {"rate": 10**30}, b"12"), "rate of audio-chunk"),
+    (message("audio-chunk", CHUNK | {"width": 8}, b"12345678"), "width of audio-chunk"),
+    (message("audio-chunk", CHUNK | {"channels": 10**6}, b"12"), "channels of audio-chunk"),
+    (message("audio-chunk", CHUNK | {"timestamp": "now"}, b"12"), "timestamp of audio-chunk"),
+    (message("audio-chunk", CHUNK, b"123"), "ends inside a frame"),
+    (message("detect", {"names": "loud"}), "names of detect"),
+    (message("detect", {"names": [["loud"]]}), "names of detect"),
+    (message("detect", {"names": ["\x1b[31m\nevil\ud800" * 50]}), "no keyword"),
+])
 def test_malformed_input_ends_its_connection_with_one_line(server, data, reason):
     before = len(server.log)
     talk(server, data)
@@ -248,12 +243,8 @@ def test_malformed_input_ends_its_connection_with_one_line(server, data, reason)
 
 def test_later_versions_of_the_protocol_are_passed_over(server):
     before = len(server.log)
-    answer = talk(
-        server,
-        message("select-program", {"name": "x"})
-        + message("brand-new", {"a": 1}, b"123")
-        + message("ping", {"text": "a"}, version="99", other=[1]),
-    )
+    answer = talk(server, message("select-program", {"name": "x"}) + message("brand-new", {"a": 1}, b"123")
+                  + message("ping", {"text": "a"}, version="99", other=[1]))
     assert json.loads(answer.split(b"\n", 1)[0])["type"] == "pong" and len(server.log) == before
 
 
@@ -281,24 +272,13 @@ def test_of_too_many_connections_the_oldest_goes(server):
 # Fuzzed: messages that are nearly right, and bytes that are not
 
 NUMBERS = st.sampled_from([-1, 0, 1, 2, 3, 4, 5, 7999, 8000, 16_000, 44_100, 2**31, 2**64, 1.5, True, None, "2"])
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+                    max_leaves=6)
 TYPES = st.sampled_from(["describe", "detect", "audio-start", "audio-chunk", "audio-stop", "ping", "select-program"])
-FIELDS = st.fixed_dictionaries(
-    {},
-    optional={
-        "rate": st.just(RATE) | NUMBERS,
-        "width": st.just(2) | NUMBERS,
-        "channels": st.just(1) | NUMBERS,
-        "timestamp": NUMBERS,
-        "names": st.just(["loud"]) | JSON,
-        "text": JSON,
-        "context": JSON,
-    },
-)
+FIELDS = st.fixed_dictionaries({}, optional={
+    "rate": st.just(RATE) | NUMBERS, "width": st.just(2) | NUMBERS, "channels": st.just(1) | NUMBERS,
+    "timestamp": NUMBERS, "names": st.just(["loud"]) | JSON, "text": JSON, "context": JSON})
 
 
 def rarely(odd: st.SearchStrategy, usual: st.SearchStrategy) -> st.SearchStrategy:
@@ -306,15 +286,10 @@ def rarely(odd: st.SearchStrategy, usual: st.SearchStrategy) -> st.SearchStrateg
 
 
 MESSAGES = st.builds(
-    message,
-    rarely(JSON, TYPES),
-    rarely(JSON, FIELDS),
+    message, rarely(JSON, TYPES), rarely(JSON, FIELDS),
     st.binary(max_size=40) | st.sampled_from([bytes(2560), b"\x7f\x80" * 5000]),
 ) | st.builds(
-    lambda kind, data, payload, header: message(kind, data, payload, **header),
-    TYPES,
-    FIELDS,
-    st.binary(max_size=40),
+    lambda kind, data, payload, header: message(kind, data, payload, **header), TYPES, FIELDS, st.binary(max_size=40),
     st.fixed_dictionaries({}, optional={"data_length": NUMBERS, "payload_length": NUMBERS, "data": JSON}),
 )
 
@@ -367,24 +342,21 @@ def test_a_threshold_of_ones_own(start, tmp_path, threshold):
     assert [event.type for event in once(server, pcm(sound(0.5)))] == ["not-detected"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["--bundle", "nowhere"], "manifest.json: cannot be read"),
-        ([], "required: --bundle"),
-        (["--bundle", "{b}", "{c}"], "loud is in both"),
-        (["--bundle", "{b}", "--threshold", "2"], "--threshold must be in 0.001…1"),
-        (["--bundle", "{b}", "--threshold", "lod=0.5"], "no keyword lod: choose from loud"),
-        (["--bundle", "{b}", "--false-accepts", "1"], "no measured false accepts an hour for 'loud'"),
-        (["--bundle", "{b}", "--false-accepts", "1", "--threshold", "0.5"], "exclude each other"),
-        (["--bundle", "{b}", "--threshold", "nan"], "must be in 0.001…1"),
-        (["--bundle", "{b}", "--uri", "udp://x"], "is not tcp://HOST:PORT"),
-        (["--bundle", "{b}", "--uri", "tcp://127.0.0.1"], "is not tcp://HOST:PORT"),
-        (["--bundle", "{b}", "--uri", "tcp://127.0.0.1:99999"], "is not tcp://HOST:PORT"),
-        (["--bundle", "{b}", "--uri", "tcp://192.0.2.1:10400"], "cannot listen there"),
-        (["--bundle", "{b}", "--uri", "tcp://a..b:10400"], "cannot listen there"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "reason"), [
+    (["--bundle", "nowhere"], "manifest.json: cannot be read"),
+    ([], "required: --bundle"),
+    (["--bundle", "{b}", "{c}"], "loud is in both"),
+    (["--bundle", "{b}", "--threshold", "2"], "--threshold must be in 0.001…1"),
+    (["--bundle", "{b}", "--threshold", "lod=0.5"], "no keyword lod: choose from loud"),
+    (["--bundle", "{b}", "--false-accepts", "1"], "no measured false accepts an hour for 'loud'"),
+    (["--bundle", "{b}", "--false-accepts", "1", "--threshold", "0.5"], "exclude each other"),
+    (["--bundle", "{b}", "--threshold", "nan"], "must be in 0.001…1"),
+    (["--bundle", "{b}", "--uri", "udp://x"], "is not tcp://HOST:PORT"),
+    (["--bundle", "{b}", "--uri", "tcp://127.0.0.1"], "is not tcp://HOST:PORT"),
+    (["--bundle", "{b}", "--uri", "tcp://127.0.0.1:99999"], "is not tcp://HOST:PORT"),
+    (["--bundle", "{b}", "--uri", "tcp://192.0.2.1:10400"], "cannot listen there"),
+    (["--bundle", "{b}", "--uri", "tcp://a..b:10400"], "cannot listen there"),
+])
 def test_mistakes_are_told_in_one_line(start, tmp_path, arguments, reason):
     folders = {name: write_bundle(tmp_path / name) for name in "bc"}
     server = start(*(argument.format(**folders) for argument in arguments), wait=False)
@@ -420,14 +392,8 @@ def test_real_clips_are_detected_as_by_the_engine_itself(start, shipped, recordi
 
     async def served(ask: Callable[[], AsyncClient]) -> list[list[int]]:
         async with ask() as to:
-            return [
-                [
-                    e.data["timestamp"]
-                    for e in await send(to, clip.tobytes(), names=[word], times=False)
-                    if Detection.is_type(e.type)
-                ]
-                for clip in clips
-            ]
+            return [[e.data["timestamp"] for e in await send(to, clip.tobytes(), names=[word], times=False)
+                     if Detection.is_type(e.type)] for clip in clips]
 
     server = start("--bundle", shipped)
     found = asyncio.run(served(lambda: client(server)))

@@ -115,8 +115,7 @@ def test_the_report_is_held_to_the_graph(measured):
     report, found = (bundle / "report.md").read_text(), recorded.read(checkpoint / "model.safetensors")
     graph = onnx.load(bundle / "model.int8.onnx").graph
     floats = {
-        node.name
-        for node in graph.node
+        node.name for node in graph.node
         if node.op_type in ("MatMul", "Gemm", "Conv") and not node.name.startswith("front_end/")
     }
     taken = found.trials[found.chosen]

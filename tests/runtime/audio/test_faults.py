@@ -196,12 +196,8 @@ def test_a_clock_set_back_changes_nothing(hear, detected, pulse, tmp_path):
         pytest.skip("libfaketime.so.1 was not found")
     clock = tmp_path / "clock"
     clock.write_text("+0")
-    environment = pulse | {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
+    environment = pulse | {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
+                           "DONT_FAKE_MONOTONIC": "1"}
     lines = hear("--save-on-detect", tmp_path / "clips", env=environment)
     before = detected(lines)
     time.sleep(1.5)  # its clip is written half a second after it

@@ -147,33 +147,20 @@ def test_a_double_that_float32_cannot_hold(read):
 GOOD = wav(encoded(WANTED, 1, 16))
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        (b"", "is empty"),
-        (b"R", "is not a WAV file"),
-        (b"ID3\x04" + bytes(500), "is not a WAV file"),
-        (b"{}\n" * 50, "is not a WAV file"),
-        (b"RIFX" + GOOD[4:], "is not a WAV file"),
-        (b"RIFF\0\0\0\0AVI " + bytes(99), "is not a WAV file"),
-        (GOOD[:12], "ends before its samples"),
-        (GOOD[:40], "ends before its samples"),
-        (GOOD[:20], "header makes no sense"),
-        (GOOD[:44], "holds no audio"),
-        (wav(b""), "holds no audio"),
-        (wav(b"\0"), "holds no audio"),
-        (GOOD[:12] + GOOD[36:], "its samples come before their format"),
-        (wav(bytes(100), tag=6, bits=8), "compressed (format 6)"),
-        (wav(bytes(100), tag=0x55), "compressed (format 85)"),
-        (wav(bytes(100), channels=0), "0 channels"),
-        (wav(bytes(100), rate=0), "(0 Hz)"),
-        (wav(bytes(99), rate=2**32 - 1), "(4294967295 Hz)"),
-        (wav(bytes(100), bits=0), "0 bits"),
-        (wav(bytes(100), bits=12), "bits"),
-        (wav(bytes(80), bits=64), "64 bits"),
-        (wav(bytes(100), tag=3, bits=16), "16 bits"),
-    ],
-)
+@pytest.mark.parametrize(("content", "problem"), [
+    (b"", "is empty"),
+    (b"R", "is not a WAV file"), (b"ID3\x04" + bytes(500), "is not a WAV file"), (b"{}\n" * 50, "is not a WAV file"),
+    (b"RIFX" + GOOD[4:], "is not a WAV file"), (b"RIFF\0\0\0\0AVI " + bytes(99), "is not a WAV file"),
+    (GOOD[:12], "ends before its samples"), (GOOD[:40], "ends before its samples"),
+    (GOOD[:20], "header makes no sense"), (GOOD[:44], "holds no audio"), (wav(b""), "holds no audio"),
+    (wav(b"\0"), "holds no audio"),
+    (GOOD[:12] + GOOD[36:], "its samples come before their format"),
+    (wav(bytes(100), tag=6, bits=8), "compressed (format 6)"), (wav(bytes(100), tag=0x55), "compressed (format 85)"),
+    (wav(bytes(100), channels=0), "0 channels"),
+    (wav(bytes(100), rate=0), "(0 Hz)"), (wav(bytes(99), rate=2**32 - 1), "(4294967295 Hz)"),
+    (wav(bytes(100), bits=0), "0 bits"), (wav(bytes(100), bits=12), "bits"), (wav(bytes(80), bits=64), "64 bits"),
+    (wav(bytes(100), tag=3, bits=16), "16 bits"),
+])
 def test_what_cannot_be_read_is_refused(read, content, problem):
     assert problem in refusal(read, content)
 
@@ -230,10 +217,8 @@ def test_raw_pcm_that_ends_inside_a_sample():
     assert len(warnings) == 1
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [(b"", "ended before any audio"), (b"\1", "ended before any"), (GOOD, "is a WAV file, not raw PCM")],
-)
+@pytest.mark.parametrize(("content", "problem"), [(b"", "ended before any audio"), (b"\1", "ended before any"),
+                                                  (GOOD, "is a WAV file, not raw PCM")])
 def test_raw_pcm_that_is_none(content, problem):
     with pytest.raises(AudioError, match=problem):
         next(audio.pcm_hops(io.BytesIO(content), HOP, print))
@@ -242,11 +227,8 @@ def test_raw_pcm_that_is_none(content, problem):
 # The microphone, as far as it needs none
 
 
-DEVICES = [
-    devices.Device(0, "HDA Intel", 2, 44100, False),
-    devices.Device(3, "USB Mic", 1, 48000, True),
-    devices.Device(4, "USB Camera", 1, 16000, False),
-]
+DEVICES = [devices.Device(0, "HDA Intel", 2, 44100, False), devices.Device(3, "USB Mic", 1, 48000, True),
+           devices.Device(4, "USB Camera", 1, 16000, False)]
 
 
 @pytest.mark.parametrize(("wanted", "number"), [(None, 3), ("0", 0), ("4", 4), ("camera", 4), ("usb m", 3)])
@@ -254,15 +236,11 @@ def test_a_microphone_is_chosen_by_number_or_name(wanted, number):
     assert devices.choose(DEVICES, wanted).number == number
 
 
-@pytest.mark.parametrize(
-    ("given", "wanted", "problem"),
-    [
-        (DEVICES, "usb", r"'usb': could be 3 \(USB Mic\), 4 \(USB Camera\): give the number"),
-        (DEVICES, "1", "no microphone '1': plug one in"),
-        (DEVICES, "bat", "no microphone 'bat'"),
-        ([], None, "no microphone: "),
-    ],
-)
+@pytest.mark.parametrize(("given", "wanted", "problem"), [
+    (DEVICES, "usb", r"'usb': could be 3 \(USB Mic\), 4 \(USB Camera\): give the number"),
+    (DEVICES, "1", "no microphone '1': plug one in"), (DEVICES, "bat", "no microphone 'bat'"),
+    ([], None, "no microphone: "),
+])
 def test_a_microphone_that_cannot_be_chosen(given, wanted, problem):
     with pytest.raises(AudioError, match=problem):
         devices.choose(given, wanted)

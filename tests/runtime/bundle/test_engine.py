@@ -95,19 +95,10 @@ def test_a_model_without_state(make_bundle, graph, noise):
     np.testing.assert_array_equal([engine.step(hop) for hop in noise], by_hand(bundle / "model.onnx", noise))
 
 
-@pytest.mark.parametrize(
-    "hop",
-    [
-        np.zeros(1279, np.float32),
-        np.zeros((1, 1280), np.float32),
-        np.zeros(0, np.float32),
-        np.zeros(1280),
-        np.zeros(1280, np.int16),
-        [0.0] * 1280,
-        None,
-    ],
-    ids=["short", "2-d", "empty", "float64", "int16", "list", "none"],
-)
+@pytest.mark.parametrize("hop", [
+    np.zeros(1279, np.float32), np.zeros((1, 1280), np.float32), np.zeros(0, np.float32), np.zeros(1280),
+    np.zeros(1280, np.int16), [0.0] * 1280, None,
+], ids=["short", "2-d", "empty", "float64", "int16", "list", "none"])
 def test_anything_but_a_hop_is_refused(bundle, hop):
     with pytest.raises(ValueError, match=r"a hop is a float32 array of shape \(1280,\), got "):
         Engine(bundle).step(hop)
@@ -210,19 +201,9 @@ def test_a_link_or_a_folder_or_a_pipe_for_a_file(bundle, tmp_path, name):
 # Refusals: the manifest
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b"\xff\xfe",
-        b"[" * 100_000,
-        b'{"earshot_version": ' + b"1" * 5000 + b"}",
-    ],
-    ids=["empty", "half", "list", "null", "no UTF-8", "deep", "long number"],
-)
+@pytest.mark.parametrize("text", [
+    b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"earshot_version": ' + b"1" * 5000 + b"}",
+], ids=["empty", "half", "list", "null", "no UTF-8", "deep", "long number"])
 def test_a_manifest_that_is_none(bundle, text):
     (bundle / "manifest.json").write_bytes(text)
     assert "manifest.json: not " in refusal(bundle)
@@ -243,68 +224,31 @@ NAN = float("nan")
 GOOD = {"sha256": "0" * 64, "bytes": 1}
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("sample_rate", 8000),
-        ("sample_rate", None),
-        ("hop_samples", 0),
-        ("hop_samples", 1280.0),
-        ("hop_samples", "1280"),
-        ("hop_samples", True),
-        ("hop_samples", 10**9),
-        ("refractory_hops", 0),
-        ("refractory_hops", -1),
-        ("refractory_hops", None),
-        ("keywords", []),
-        ("keywords", "loud"),
-        ("keywords", [1]),
-        ("keywords", [""]),
-        ("keywords", ["a", "a"]),
-        ("keywords", [str(number) for number in range(33)]),
-        ("threshold", []),
-        ("threshold", [0.5, 0.5]),
-        ("threshold", [0]),
-        ("threshold", [1.1]),
-        ("threshold", [1e-46]),
-        ("threshold", [0.0009]),
-        ("threshold", [NAN]),
-        ("threshold", ["0.5"]),
-        ("threshold", 0.5),
-        ("threshold", [True]),
-        ("operating_points", None),
-        ("operating_points", []),
-        ("operating_points", [[], []]),
-        ("operating_points", [CURVE[0]]),
-        ("operating_points", [[1]]),
-        ("operating_points", [CURVE * 7]),
-        ("operating_points", [[CURVE[0] | {"more": 1}]]),
-        ("operating_points", [[{"threshold": 0.5}]]),
-        ("operating_points", [[CURVE[0] | {"threshold": 1.1}]]),
-        ("operating_points", [[CURVE[0] | {"threshold": 0}]]),
-        ("operating_points", [[CURVE[0] | {"threshold": "0.5"}]]),
-        ("operating_points", [[CURVE[0] | {"false_accepts_per_hour": -1}]]),
-        ("operating_points", [[CURVE[0] | {"false_accepts_per_hour": NAN}]]),
-        ("operating_points", [[CURVE[0] | {"worst_kind_per_hour": float("inf")}]]),
-        ("operating_points", [[CURVE[0] | {"misses": 1.5}]]),
-        ("operating_points", [[CURVE[0] | {"misses_10_db": True}]]),
-        ("files", {}),
-        ("files", []),
-        ("files", {"model.onnx": 1}),
-        ("files", {"model.onnx": {}}),
-        ("files", {"model.onnx": GOOD | {"sha256": "x"}}),
-        ("files", {"model.onnx": GOOD | {"bytes": -1}}),
-        ("files", {"model.onnx": GOOD | {"bytes": 1 << 40}}),
-        ("default_model", None),
-        ("default_model", "other.onnx"),
-        ("default_model", "model.torchscript"),
-        ("states", None),
-        ("states", [1]),
-        ("states", [{"name": "level"}]),
-        ("states", [{"name": "level", "shape": [0]}]),
-        ("states", [{"name": "audio", "shape": [1]}]),
-    ],
-)
+@pytest.mark.parametrize(("field", "value"), [
+    ("sample_rate", 8000), ("sample_rate", None),
+    ("hop_samples", 0), ("hop_samples", 1280.0), ("hop_samples", "1280"), ("hop_samples", True), ("hop_samples", 10**9),
+    ("refractory_hops", 0), ("refractory_hops", -1), ("refractory_hops", None),
+    ("keywords", []), ("keywords", "loud"), ("keywords", [1]), ("keywords", [""]), ("keywords", ["a", "a"]),
+    ("keywords", [str(number) for number in range(33)]),
+    ("threshold", []), ("threshold", [0.5, 0.5]), ("threshold", [0]), ("threshold", [1.1]), ("threshold", [1e-46]),
+    ("threshold", [0.0009]), ("threshold", [NAN]),
+    ("threshold", ["0.5"]), ("threshold", 0.5), ("threshold", [True]),
+    ("operating_points", None), ("operating_points", []), ("operating_points", [[], []]),
+    ("operating_points", [CURVE[0]]),
+    ("operating_points", [[1]]), ("operating_points", [CURVE * 7]), ("operating_points", [[CURVE[0] | {"more": 1}]]),
+    ("operating_points", [[{"threshold": 0.5}]]), ("operating_points", [[CURVE[0] | {"threshold": 1.1}]]),
+    ("operating_points", [[CURVE[0] | {"threshold": 0}]]), ("operating_points", [[CURVE[0] | {"threshold": "0.5"}]]),
+    ("operating_points", [[CURVE[0] | {"false_accepts_per_hour": -1}]]),
+    ("operating_points", [[CURVE[0] | {"false_accepts_per_hour": NAN}]]),
+    ("operating_points", [[CURVE[0] | {"worst_kind_per_hour": float("inf")}]]),
+    ("operating_points", [[CURVE[0] | {"misses": 1.5}]]), ("operating_points", [[CURVE[0] | {"misses_10_db": True}]]),
+    ("files", {}), ("files", []), ("files", {"model.onnx": 1}), ("files", {"model.onnx": {}}),
+    ("files", {"model.onnx": GOOD | {"sha256": "x"}}), ("files", {"model.onnx": GOOD | {"bytes": -1}}),
+    ("files", {"model.onnx": GOOD | {"bytes": 1 << 40}}),
+    ("default_model", None), ("default_model", "other.onnx"), ("default_model", "model.torchscript"),
+    ("states", None), ("states", [1]), ("states", [{"name": "level"}]),
+    ("states", [{"name": "level", "shape": [0]}]), ("states", [{"name": "audio", "shape": [1]}]),
+])
 def test_a_manifest_field_that_makes_no_sense(bundle, field, value):
     rewrite_manifest(bundle, **{field: value})
     message = refusal(bundle)
@@ -312,25 +256,10 @@ def test_a_manifest_field_that_makes_no_sense(bundle, field, value):
     assert field in message or field == "default_model"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../model.onnx",
-        "/etc/passwd",
-        "a/b.onnx",
-        "..",
-        ".",
-        "",
-        ".hidden",
-        "a\\b",
-        "a\nb",
-        "a\0b",
-        "C:model.onnx",
-        "manifest.json",
-        "ä.onnx",
-        "model.onnx\n",
-    ],
-)
+@pytest.mark.parametrize("name", [
+    "../model.onnx", "/etc/passwd", "a/b.onnx", "..", ".", "", ".hidden", "a\\b", "a\nb", "a\0b", "C:model.onnx",
+    "manifest.json", "ä.onnx", "model.onnx\n",
+])
 def test_a_file_name_that_leads_out_of_the_bundle(bundle, name):
     rewrite_manifest(bundle, files={name: GOOD})
     assert "not a plain file name" in refusal(bundle)
@@ -339,29 +268,20 @@ def test_a_file_name_that_leads_out_of_the_bundle(bundle, name):
 # Refusals: the graph. Its SHA-256 is right each time.
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "problem"),
-    [
-        ("[1,1280] audio", "[1,1281] audio", "its first input is not audio, float32 [1, 1280]"),
-        ("float[1,1280] audio", "float[1,N] audio", "its first input is not audio, float32 [1, 1280]"),
-        (
-            "audio, float[1,1] level, float[1,240] tail)",
-            "audio, float[1,240] tail, float[1,1] level)",
-            "state tail lacks its output tail_next",
-        ),
-        (", float[1,240] tail_next)", ")", "state tail lacks its output tail_next"),
-        (", float[1,240] tail)", ", float[1,240] tail, float[1,3] h)", "state h lacks its output h_next"),
-        (", float[1,240] tail)", ", float[1,240] tail, float[1,M] h)", "state h has no static shape"),
-        (", float[1,240] tail)", ", float[1,240] tail, string[1] h)", "state h has no static shape or is not float32"),
-        ("tail_next)", "tail_next, float[1] logit)", "output logit belongs to no state"),
-        ("=> (float[1,1] score", "=> (float[1] score", "its first output is not score, float32 [1, 1]"),
-        (
-            "tail_next = Slice(audio, start, end, axis)",
-            "tail_next = Slice(audio, start, end, axis)\n u = evil.Sum(audio)",
-            "needs custom operators, of evil",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("old", "new", "problem"), [
+    ("[1,1280] audio", "[1,1281] audio", "its first input is not audio, float32 [1, 1280]"),
+    ("float[1,1280] audio", "float[1,N] audio", "its first input is not audio, float32 [1, 1280]"),
+    ("audio, float[1,1] level, float[1,240] tail)", "audio, float[1,240] tail, float[1,1] level)",
+     "state tail lacks its output tail_next"),
+    (", float[1,240] tail_next)", ")", "state tail lacks its output tail_next"),
+    (", float[1,240] tail)", ", float[1,240] tail, float[1,3] h)", "state h lacks its output h_next"),
+    (", float[1,240] tail)", ", float[1,240] tail, float[1,M] h)", "state h has no static shape"),
+    (", float[1,240] tail)", ", float[1,240] tail, string[1] h)", "state h has no static shape or is not float32"),
+    ("tail_next)", "tail_next, float[1] logit)", "output logit belongs to no state"),
+    ("=> (float[1,1] score", "=> (float[1] score", "its first output is not score, float32 [1, 1]"),
+    ("tail_next = Slice(audio, start, end, axis)", "tail_next = Slice(audio, start, end, axis)\n u = evil.Sum(audio)",
+     "needs custom operators, of evil"),
+])
 def test_a_graph_that_breaks_the_contract(make_bundle, graph, old, new, problem):
     assert graph.count(old) == 1
     message = refusal(make_bundle(graph=graph.replace(old, new)))
@@ -380,18 +300,9 @@ def test_states_that_the_manifest_lists_otherwise(bundle):
         assert f"model.int8.onnx: {problem}" in refusal(bundle)
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "earshot_version",
-        "sample_rate",
-        "hop_samples",
-        "keywords",
-        "threshold",
-        "refractory_hops",
-        "operating_points",
-    ],
-)
+@pytest.mark.parametrize("key", [
+    "earshot_version", "sample_rate", "hop_samples", "keywords", "threshold", "refractory_hops", "operating_points",
+])
 @pytest.mark.parametrize("value", [None, "", "7", "[0.6]", "[" * 100_000])
 def test_metadata_that_is_missing_or_differs(make_bundle, key, value):
     message = refusal(make_bundle(metadata={key: value}, operating_points=[CURVE]))

@@ -70,9 +70,8 @@ def test_discovery_is_retained_and_says_where_detections_come(broker, publisher,
         assert event["state_topic"] == mqtt.topic_of("earshot", {"keyword": keyword})
         assert event["event_types"] == ["detected"] and event["availability_topic"] == "earshot/status"
         assert event["device"]["name"] == "Kitchen"
-        trigger = next(
-            m for t, p in found.items() if "/device_automation/" in t and (m := json.loads(p))["subtype"] == keyword
-        )
+        trigger = next(m for t, p in found.items() if "/device_automation/" in t
+                       and (m := json.loads(p))["subtype"] == keyword)
         assert trigger["automation_type"] == "trigger" and trigger["type"] == "detected"
         assert trigger["topic"] == event["state_topic"] and trigger["device"] == event["device"]
         identifiers.add(event["unique_id"])
@@ -189,10 +188,8 @@ def test_a_password(make_broker, publisher, subscribe, tmp_path):
         pytest.skip("mosquitto_passwd does not work here")
     broker = make_broker("allow_anonymous false", f"password_file {passwords}")
     told: list[str] = []
-    for address, password in (
-        (f"mqtt://127.0.0.1:{broker.port}", None),
-        (f"mqtt://kitchen@127.0.0.1:{broker.port}", "wrong"),
-    ):
+    for address, password in ((f"mqtt://127.0.0.1:{broker.port}", None),
+                              (f"mqtt://kitchen@127.0.0.1:{broker.port}", "wrong")):
         stranger = publisher(address, password=password, warn=told.append)
         until(lambda: told)
         (line,) = told
@@ -210,36 +207,11 @@ def test_tls_only_with_an_authority_one_trusts(make_broker, publisher, tmp_path,
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     for name, sign in (("ca", []), ("server", ["-CA", "ca.pem", "-CAkey", "ca.key"])):
-        subprocess.run(
-            [
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-keyout",
-                f"{name}.key",
-                "-out",
-                f"{name}.pem",
-                "-subj",
-                f"/CN={name}",
-                "-addext",
-                "subjectAltName=IP:127.0.0.1",
-                *sign,
-            ],
-            cwd=tmp_path,
-            check=True,
-            capture_output=True,
-        )
-    broker = make_broker(
-        "allow_anonymous true",
-        f"cafile {tmp_path}/ca.pem",
-        f"certfile {tmp_path}/server.pem",
-        f"keyfile {tmp_path}/server.key",
-    )
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout",
+                        f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}", "-addext",
+                        "subjectAltName=IP:127.0.0.1", *sign], cwd=tmp_path, check=True, capture_output=True)
+    broker = make_broker("allow_anonymous true", f"cafile {tmp_path}/ca.pem", f"certfile {tmp_path}/server.pem",
+                         f"keyfile {tmp_path}/server.key")
     told: list[str] = []
     stranger = publisher(f"mqtts://127.0.0.1:{broker.port}", warn=told.append)
     until(lambda: told)
@@ -279,51 +251,26 @@ def test_close_is_quick_when_there_never_was_a_broker(publisher):
         one.close()
 
 
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("mqtt://broker", Address("broker", 1883, False, None, "earshot")),
-        ("mqtts://broker.local/", Address("broker.local", 8883, True, None, "earshot")),
-        (
-            "mqtt://kitchen@10.0.0.5:1884/earshot/kitchen",
-            Address("10.0.0.5", 1884, False, "kitchen", "earshot/kitchen"),
-        ),
-        ("mqtt://a%40b@[::1]:1/x", Address("::1", 1, False, "a@b", "x")),
-    ],
-)
+@pytest.mark.parametrize(("url", "address"), [
+    ("mqtt://broker", Address("broker", 1883, False, None, "earshot")),
+    ("mqtts://broker.local/", Address("broker.local", 8883, True, None, "earshot")),
+    ("mqtt://kitchen@10.0.0.5:1884/earshot/kitchen", Address("10.0.0.5", 1884, False, "kitchen", "earshot/kitchen")),
+    ("mqtt://a%40b@[::1]:1/x", Address("::1", 1, False, "a@b", "x")),
+])
 def test_addresses(url, address):
     assert parse_url(url) == address
 
 
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("", "does not begin with mqtt://"),
-        ("broker", "does not begin"),
-        ("http://broker", "does not begin"),
-        ("mqtt://", "no good host"),
-        ("mqtt:///x", "no good host"),
-        ("mqtt://a..b", "no good host"),
-        ("mqtt://[::1", "no good host"),
-        ("mqtt://" + "a" * 64, "no good host"),
-        ("mqtt://b:99999", "no good host or port"),
-        ("mqtt://b:0", "no good port"),
-        ("mqtt://b:x", "no good host or port"),
-        ("mqtt://b c", "a space"),
-        ("mqtt://b\n", "a space"),
-        ("mqtt://u:hunter2@b", "must not hold the password"),
-        ("mqtt://@b", "no good user"),
-        ("mqtt://b/a/#", "? or #"),
-        ("mqtt://b/a/%23", "no good prefix"),
-        ("mqtt://b/+/a", "no good prefix"),
-        ("mqtt://b/a//b", "no good prefix"),
-        ("mqtt://b/$SYS", "no good prefix"),
-        ("mqtt://b/%00", "no good prefix"),
-        ("mqtt://b/?x", "? or #"),
-        ("mqtt://b/" + "a" * 300, "no good prefix"),
-        ("mqtt://" + "a" * 600, "too long"),
-    ],
-)
+@pytest.mark.parametrize(("url", "problem"), [
+    ("", "does not begin with mqtt://"), ("broker", "does not begin"), ("http://broker", "does not begin"),
+    ("mqtt://", "no good host"), ("mqtt:///x", "no good host"), ("mqtt://a..b", "no good host"),
+    ("mqtt://[::1", "no good host"), ("mqtt://" + "a" * 64, "no good host"), ("mqtt://b:99999", "no good host or port"),
+    ("mqtt://b:0", "no good port"), ("mqtt://b:x", "no good host or port"), ("mqtt://b c", "a space"),
+    ("mqtt://b\n", "a space"), ("mqtt://u:hunter2@b", "must not hold the password"), ("mqtt://@b", "no good user"),
+    ("mqtt://b/a/#", "? or #"), ("mqtt://b/a/%23", "no good prefix"), ("mqtt://b/+/a", "no good prefix"),
+    ("mqtt://b/a//b", "no good prefix"), ("mqtt://b/$SYS", "no good prefix"), ("mqtt://b/%00", "no good prefix"),
+    ("mqtt://b/?x", "? or #"), ("mqtt://b/" + "a" * 300, "no good prefix"), ("mqtt://" + "a" * 600, "too long"),
+])
 def test_addresses_that_make_no_sense(url, problem):
     with pytest.raises(OptionsError) as caught:
         Publisher(url)
@@ -338,38 +285,10 @@ def test_a_password_without_a_user():
 
 # Fuzzed: addresses
 
-PIECES = st.sampled_from(
-    [
-        "mqtt://",
-        "mqtts://",
-        "@",
-        ":",
-        "/",
-        "[",
-        "]",
-        "::1",
-        "%",
-        "%00",
-        "%40",
-        "#",
-        "?",
-        "broker",
-        "1883",
-        "é",
-        "xn--",
-        ".",
-        "\u2100",
-        "\ud800",
-        "\n",
-        "+",
-        "$",
-    ]
-)
-URLS = (
-    st.text()
-    | st.lists(PIECES | st.text(max_size=3), max_size=8).map("".join)
-    | st.lists(PIECES | st.text(max_size=3), max_size=6).map(lambda parts: "mqtt://" + "".join(parts))
-)
+PIECES = st.sampled_from(["mqtt://", "mqtts://", "@", ":", "/", "[", "]", "::1", "%", "%00", "%40", "#", "?", "broker",
+                          "1883", "é", "xn--", ".", "\u2100", "\ud800", "\n", "+", "$"])
+URLS = st.text() | st.lists(PIECES | st.text(max_size=3), max_size=8).map("".join) | st.lists(
+    PIECES | st.text(max_size=3), max_size=6).map(lambda parts: "mqtt://" + "".join(parts))
 
 
 def parsed(url: str) -> None:
@@ -390,27 +309,21 @@ def test_fuzzed_addresses(batch, inputs):
 # Fuzzed: what a broker says
 
 WELCOME = b"\x20\x02\x00\x00"
-KINDS = st.sampled_from(
-    [0x00, 0x10, 0x20, 0x30, 0x32, 0x34, 0x3F, 0x40, 0x50, 0x62, 0x70, 0x82, 0x90, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0]
-)
+KINDS = st.sampled_from([0x00, 0x10, 0x20, 0x30, 0x32, 0x34, 0x3F, 0x40, 0x50, 0x62, 0x70, 0x82, 0x90, 0xB0, 0xC0, 0xD0,
+                         0xE0, 0xF0])
 BODIES = st.binary(max_size=12) | st.sampled_from([b"\x00\x01", b"\x00\x05", b"\x00\x01a\x00\x01b", b"\x00\x00"])
 
 
 @st.composite
 def packets(draw: st.DrawFn) -> bytes:
     body = draw(BODIES)
-    length = draw(
-        st.just(bytes([len(body)]))
-        | st.sampled_from([b"\x00", b"\x7f", b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff\xff", b"\x80\x00"])
-    )
+    length = draw(st.just(bytes([len(body)])) | st.sampled_from(
+        [b"\x00", b"\x7f", b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff\xff", b"\x80\x00"]))
     return bytes([draw(KINDS)]) + length + body
 
 
-SPEECHES = st.builds(
-    lambda start, parts: start + b"".join(parts),
-    st.sampled_from([b"", WELCOME, WELCOME]),
-    st.lists(packets() | st.binary(max_size=20), max_size=6),
-)
+SPEECHES = st.builds(lambda start, parts: start + b"".join(parts), st.sampled_from([b"", WELCOME, WELCOME]),
+                     st.lists(packets() | st.binary(max_size=20), max_size=6))
 
 
 @in_batches

@@ -24,7 +24,8 @@ SILENCE = bytes(32000)
 
 @pytest.fixture
 def fed(listen, bundle):
-    return lambda *arguments, **options: Lines(listen(bundle, "--stdin", *arguments, stdin=subprocess.PIPE, **options))
+    return lambda *arguments, **options: Lines(
+        listen(bundle, "--stdin", *arguments, stdin=subprocess.PIPE, **options))
 
 
 def script(path: Path, text: str) -> Path:
@@ -175,10 +176,8 @@ def test_clips_are_kept_and_the_oldest_go_first(fed, tmp_path):
 def test_a_full_disk_is_counted_and_detection_goes_on(fed, tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode
-    ):
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder],
+                                      capture_output=True).returncode:
         pytest.skip("a small file system cannot be mounted here")
     try:
         (folder / "filler").write_bytes(bytes(52_000))

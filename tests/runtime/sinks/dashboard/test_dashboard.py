@@ -77,13 +77,8 @@ def test_a_threshold_is_tried_and_saved(listen, bundle, tmp_path):
     page = Page(listen, "--config", config)
 
     def post(**wish) -> int:
-        return page.ask(
-            "POST",
-            "/threshold",
-            json.dumps(wish),
-            Content_Type="application/json",
-            Origin=f"http://127.0.0.1:{page.port}",
-        )[0]
+        return page.ask("POST", "/threshold", json.dumps(wish), Content_Type="application/json",
+                        Origin=f"http://127.0.0.1:{page.port}")[0]
 
     assert post(keyword="loud", threshold=0.25) == 200
     assert json.loads(page.ask()[2])["keywords"][0]["threshold"] == 0.25
@@ -121,51 +116,35 @@ def test_false_accepts_are_tried_and_saved(listen, make_bundle, tmp_path):
 
 
 def test_without_a_configuration_nothing_can_be_saved(page):
-    status, _, body = page.ask(
-        "POST", "/threshold", '{"keyword": "loud", "threshold": 0.5, "save": true}', Content_Type="application/json"
-    )
+    status, _, body = page.ask("POST", "/threshold", '{"keyword": "loud", "threshold": 0.5, "save": true}',
+                               Content_Type="application/json")
     assert status == 409 and b"--config" in body
 
 
 JSON = {"Content_Type": "application/json"}
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body", "headers", "status"),
-    [
-        ("GET", "/nothing", None, {}, 404),
-        ("GET", "/../../etc/passwd", None, {}, 404),
-        ("GET", "//x/state", None, {}, None),
-        ("GET", "/state?after=x", None, {}, 400),
-        ("GET", "/state?after=-1", None, {}, 400),
-        ("GET", "/state?after=" + "9" * 40, None, {}, 400),
-        ("GET", "/state?" + "a=1&" * 50, None, {}, 400),
-        ("GET", "/" + "a" * 70_000, None, {}, 414),
-        ("GET", "/", None, {"X": "a" * 70_000}, 431),
-        ("GET", "/", None, {f"X{i}": "a" for i in range(200)}, 431),
-        ("PUT", "/", None, {}, 501),
-        ("DELETE", "/threshold", None, {}, 501),
-        ("GET", "/state", None, {"Host": "evil.example"}, 421),
-        ("GET", "/state", None, {"Host": "localhost:1"}, 421),
-        ("GET", "/state", None, {"Host": ""}, 421),
-        ("GET", "/", None, {"Host": "127.0.0.1.evil.example"}, 421),
-        ("GET", "/state", None, {"Origin": "http://evil.example"}, 403),
-        ("GET", "/state", None, {"Origin": "null"}, 403),
-        ("POST", "/threshold", "{}", {}, 415),
-        ("POST", "/threshold", "{}", JSON, 400),
-        ("POST", "/threshold", "{}", {**JSON, "Origin": "http://evil.example"}, 403),
-        ("POST", "/threshold", "x" * 2000, JSON, 413),
-        ("POST", "/threshold", None, {**JSON, "Content_Length": "-1"}, 411),
-        ("POST", "/threshold", None, {**JSON, "Content_Length": "9" * 5000}, 413),
-        ("POST", "/threshold", "[" * 1000, JSON, 400),
-        ("POST", "/threshold", "[]", JSON, 400),
-        ("POST", "/threshold", '{"keyword": 1, "threshold": 0.5}', JSON, 400),
-        ("POST", "/threshold", '{"keyword": "loud", "threshold": NaN}', JSON, 400),
-        ("POST", "/threshold", '{"keyword": "loud", "threshold": true}', JSON, 400),
-        ("POST", "/threshold", '{"keyword": "loud", "threshold": 0}', JSON, 400),
-        ("POST", "/", "{}", JSON, 404),
-    ],
-)
+@pytest.mark.parametrize(("method", "path", "body", "headers", "status"), [
+    ("GET", "/nothing", None, {}, 404), ("GET", "/../../etc/passwd", None, {}, 404),
+    ("GET", "//x/state", None, {}, None),
+    ("GET", "/state?after=x", None, {}, 400), ("GET", "/state?after=-1", None, {}, 400),
+    ("GET", "/state?after=" + "9" * 40, None, {}, 400), ("GET", "/state?" + "a=1&" * 50, None, {}, 400),
+    ("GET", "/" + "a" * 70_000, None, {}, 414), ("GET", "/", None, {"X": "a" * 70_000}, 431),
+    ("GET", "/", None, {f"X{i}": "a" for i in range(200)}, 431),
+    ("PUT", "/", None, {}, 501), ("DELETE", "/threshold", None, {}, 501),
+    ("GET", "/state", None, {"Host": "evil.example"}, 421), ("GET", "/state", None, {"Host": "localhost:1"}, 421),
+    ("GET", "/state", None, {"Host": ""}, 421), ("GET", "/", None, {"Host": "127.0.0.1.evil.example"}, 421),
+    ("GET", "/state", None, {"Origin": "http://evil.example"}, 403), ("GET", "/state", None, {"Origin": "null"}, 403),
+    ("POST", "/threshold", "{}", {}, 415), ("POST", "/threshold", "{}", JSON, 400),
+    ("POST", "/threshold", "{}", {**JSON, "Origin": "http://evil.example"}, 403),
+    ("POST", "/threshold", "x" * 2000, JSON, 413), ("POST", "/threshold", None, {**JSON, "Content_Length": "-1"}, 411),
+    ("POST", "/threshold", None, {**JSON, "Content_Length": "9" * 5000}, 413),
+    ("POST", "/threshold", "[" * 1000, JSON, 400), ("POST", "/threshold", "[]", JSON, 400),
+    ("POST", "/threshold", '{"keyword": 1, "threshold": 0.5}', JSON, 400),
+    ("POST", "/threshold", '{"keyword": "loud", "threshold": NaN}', JSON, 400),
+    ("POST", "/threshold", '{"keyword": "loud", "threshold": true}', JSON, 400),
+    ("POST", "/threshold", '{"keyword": "loud", "threshold": 0}', JSON, 400), ("POST", "/", "{}", JSON, 404),
+])
 def test_what_is_refused(page, method, path, body, headers, status):
     answer, _, _ = page.ask(method, path, body, **headers)
     assert answer == status if status else 200 <= answer < 500
@@ -173,13 +152,8 @@ def test_what_is_refused(page, method, path, body, headers, status):
 
 
 def test_the_token_is_needed(guarded):
-    for headers in (
-        {},
-        {"Authorization": "Bearer x"},
-        {"Authorization": TOKEN},
-        {"Cookie": f"earshot={TOKEN}"},
-        {"Authorization": "Bearer " + "ÿ" * 20},
-    ):
+    for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": TOKEN}, {"Cookie": f"earshot={TOKEN}"},
+                    {"Authorization": "Bearer " + "ÿ" * 20}):
         assert guarded.ask(**headers)[0] == 401
     assert guarded.ask(path="/")[0] == 401 and guarded.ask(path="/?token=x")[0] == 401
     assert guarded.ask("POST", "/threshold", "{}", **JSON)[0] == 401
@@ -190,21 +164,16 @@ def test_the_token_is_needed(guarded):
     assert guarded.ask(Cookie=headers["Set-Cookie"].split(";")[0])[0] == 200
 
 
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["--dashboard", "0.0.0.0:0"], "others can reach 0.0.0.0, so it needs a token"),
-        (["--dashboard", "[::]:0"], "needs a token"),
-        (["--dashboard", ":0"], None),
-        (["--dashboard", "x"], "[HOST:]PORT"),
-        (["--dashboard", "70000"], "[HOST:]PORT"),
-        (["--dashboard", "203.0.113.1:0", "--dashboard-token-file", "token"], "cannot be served"),
-        (["--dashboard", "ä..b:0", "--dashboard-token-file", "token"], "cannot be served"),
-        (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "short"], "can be guessed"),
-        (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "none/token"], "cannot be made (No such file"),
-        (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "."], "cannot be read (not a plain file)"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "problem"), [
+    (["--dashboard", "0.0.0.0:0"], "others can reach 0.0.0.0, so it needs a token"),
+    (["--dashboard", "[::]:0"], "needs a token"), (["--dashboard", ":0"], None), (["--dashboard", "x"], "[HOST:]PORT"),
+    (["--dashboard", "70000"], "[HOST:]PORT"), (["--dashboard", "203.0.113.1:0", "--dashboard-token-file", "token"],
+                                               "cannot be served"),
+    (["--dashboard", "ä..b:0", "--dashboard-token-file", "token"], "cannot be served"),
+    (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "short"], "can be guessed"),
+    (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "none/token"], "cannot be made (No such file"),
+    (["--dashboard", "0.0.0.0:0", "--dashboard-token-file", "."], "cannot be read (not a plain file)"),
+])
 def test_an_open_address_without_a_token_is_refused(listen, bundle, tmp_path, arguments, problem):
     token_file(tmp_path / "token")
     token_file(tmp_path / "short", "1234")
@@ -252,54 +221,18 @@ def test_slow_clients_are_cut_off_and_hold_up_nobody(page):
 
 REQUESTS = st.one_of(
     st.binary(max_size=300),
-    st.builds(
-        lambda method, path, version, headers, body: (
-            b" ".join((method, path, version))
-            + b"\r\n"
-            + b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-            + b"\r\n"
-            + body
-        ),
+    st.builds(lambda method, path, version, headers, body: b" ".join((method, path, version)) + b"\r\n" + b"".join(
+        name + b": " + value + b"\r\n" for name, value in headers) + b"\r\n" + body,
         st.sampled_from([b"GET", b"POST", b"HEAD", b"OPTIONS"]) | st.binary(max_size=8),
         st.sampled_from([b"/", b"/state", b"/threshold", b"/?token=", b"http://[", b"//[x", b"/state?after="])
         | st.binary(max_size=40),
         st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b""]) | st.binary(max_size=12),
-        st.lists(
-            st.tuples(
-                st.sampled_from(
-                    [
-                        b"Host",
-                        b"Origin",
-                        b"Cookie",
-                        b"Authorization",
-                        b"Content-Length",
-                        b"Content-Type",
-                        b"Expect",
-                        b"Transfer-Encoding",
-                    ]
-                )
-                | st.binary(max_size=10),
-                st.sampled_from(
-                    [
-                        b"127.0.0.1",
-                        b"localhost",
-                        b"[::1",
-                        b"http://127.0.0.1",
-                        b"10",
-                        b"-1",
-                        b"1e9",
-                        b"application/json",
-                        b"100-continue",
-                        b"chunked",
-                    ]
-                )
-                | st.binary(max_size=30),
-            ),
-            max_size=6,
-        ),
-        st.sampled_from([b'{"keyword": "loud", "threshold": 0.5}', b"{}", b"[", b""]) | st.binary(max_size=60),
-    ),
-)
+        st.lists(st.tuples(
+            st.sampled_from([b"Host", b"Origin", b"Cookie", b"Authorization", b"Content-Length", b"Content-Type",
+                             b"Expect", b"Transfer-Encoding"]) | st.binary(max_size=10),
+            st.sampled_from([b"127.0.0.1", b"localhost", b"[::1", b"http://127.0.0.1", b"10", b"-1", b"1e9",
+                             b"application/json", b"100-continue", b"chunked"]) | st.binary(max_size=30)), max_size=6),
+        st.sampled_from([b'{"keyword": "loud", "threshold": 0.5}', b"{}", b"[", b""]) | st.binary(max_size=60)))
 
 
 @in_batches
@@ -361,10 +294,8 @@ def test_a_knob_turns_through_false_accepts(listen, make_bundle, tmp_path, chrom
     note, value = (f"return document.querySelector('#knobs .{name}')?.textContent" for name in ("note", "value"))
     chromium.wait_for(f"{note} == '1 false accept an hour, 2.0 % missed'")
     assert chromium.run(value) == "threshold 0.500"
-    chromium.run(
-        "const r = document.querySelector('input[type=range]'); r.value = 0;"
-        "r.dispatchEvent(new Event('input')); r.dispatchEvent(new Event('change'))"
-    )
+    chromium.run("const r = document.querySelector('input[type=range]'); r.value = 0;"
+                 "r.dispatchEvent(new Event('input')); r.dispatchEvent(new Event('change'))")
     chromium.wait_for("return document.getElementById('said').textContent.startsWith('in use')")
     assert chromium.run(note) == "1 false accept in 8 hours, 20.0 % missed"
     assert chromium.run(value) == "threshold 0.999"
@@ -389,16 +320,12 @@ def test_a_browser_shows_what_is_heard(listen, shipped, tmp_path, chromium):
     chromium.wait_for("return document.querySelectorAll('#detections tr').length > 1", 60)
     assert chromium.run("return document.querySelector('#detections td').textContent") == "happy"
     assert chromium.run("return document.getElementById('state').textContent") == "listening for happy"
-    chromium.wait_for(
-        "return [...document.querySelectorAll('canvas')].every(c => new Set(c.getContext('2d')"
-        ".getImageData(0, 0, c.width, c.height).data).size > 20)"
-    )
+    chromium.wait_for("return [...document.querySelectorAll('canvas')].every(c => new Set(c.getContext('2d')"
+                      ".getImageData(0, 0, c.width, c.height).data).size > 20)")
     chromium.screenshot(tmp_path / "dashboard.png")  # docs/dashboard.png is one of these
     # Drag the threshold, and save it.
-    chromium.run(
-        "const r = document.querySelector('input[type=range]'); r.value = 0.8;"
-        "r.dispatchEvent(new Event('input')); r.dispatchEvent(new Event('change'))"
-    )
+    chromium.run("const r = document.querySelector('input[type=range]'); r.value = 0.8;"
+                 "r.dispatchEvent(new Event('input')); r.dispatchEvent(new Event('change'))")
     chromium.wait_for("return document.getElementById('said').textContent.startsWith('in use')")
     assert json.loads(page.ask(Authorization=f"Bearer {TOKEN}")[2])["keywords"][0]["threshold"] == 0.8
     chromium.run("document.querySelector('button').click()")
