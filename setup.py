@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from runtime.bundle.shipped import DEFAULTS, MANIFEST  # noqa: E402
 
 FOLDERS = {"runtime": "earshot", "edge_demo/home_assistant": "earshot/home_assistant"}
-DATA = ("*.html", "py.typed")
+DATA = ("*.html", "py.typed", "c/earshot.[ch]")
 IMPORT = re.compile(r"^(\s*(?:from|import) )(?:edge_demo\.home_assistant|runtime)\b", re.MULTILINE)
 
 
@@ -48,7 +48,7 @@ class Build(build_py):
                 continue
             files = json.loads((bundle / MANIFEST).read_text("utf-8"))["files"]
             to.mkdir(parents=True, exist_ok=True)
-            for file in (*(file for file in files if file.endswith((".onnx", ".wav"))), MANIFEST):
+            for file in (*(file for file in files if file.endswith((".onnx", ".bin", ".wav"))), MANIFEST):
                 shutil.copyfile(bundle / file, to / file)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:

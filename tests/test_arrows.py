@@ -40,7 +40,7 @@ ARROWS = {
     },
     "edge_demo": {"runtime", "training.model"},
     "edge_demo.bench": {"runtime.audio", "runtime.bundle", "training.data", "training.model"},
-    "edge_demo.deploy": {"runtime.bundle", "runtime.errors", "runtime.options"},
+    "edge_demo.deploy": {"runtime.bundle", "runtime.errors", "runtime.files", "runtime.options"},
     "edge_demo.evaluate": {
         "export.folder",
         *(f"runtime.{name}" for name in ("audio", "bundle", "errors")),

@@ -1,2 +1,2 @@
-"""A bundle onto a device: over ssh, onto a card, as an image; imports runtime.bundle, runtime.errors and
+"""A bundle onto a device: over ssh, onto a card, as an image; imports runtime.bundle, runtime.errors, runtime.files and
 runtime.options."""
