@@ -21,7 +21,7 @@ class Data:
     keywords: tuple[str, ...]
     words: tuple[str, ...] = ("speech_commands", "wake_words")  # folders of words, each a folder of clips
     speech: tuple[str, ...] = ("read_speech", "other_words")  # negatives of any depth and length
-    packages: tuple[str, ...] = known_packages("training")  # Debian's, more negatives; needs apt-get, 506 MB
+    packages: tuple[str, ...] = known_packages("training")  # Debian's, more negatives; needs apt-get, 578 MB
     noise: tuple[str, ...] = ("speech_commands/_background_noise_", "noise")
     synthetic: int = 8000  # synthesised sentences with many near-misses, as negatives; needs espeak-ng
     voices: int = 1500  # synthesised clips of each keyword, in many voices

@@ -2,7 +2,7 @@
 
     EARSHOT_DATA=~/recordings python -m training.data.corpora      # hours, recordings and voices of each kind and split
 
-The sources are folders below EARSHOT_DATA, Debian packages (fetched when first used: 725 MB for all, 455 MB for testing
+The sources are folders below EARSHOT_DATA, Debian packages (fetched when first used: 797 MB for all, 455 MB for testing
 alone), and noise made from a seed. spoken.toml lists the recordings that contain a keyword.
 """
 
